@@ -1,0 +1,43 @@
+"""Sketch sizes from a storage budget [TYUC2019, 5.4.2]."""
+
+from __future__ import annotations
+
+import math
+
+from .utils import InputError
+
+
+def a_priori_hyperparams(
+    shape: tuple[int, int], budget: int, complex_data: bool = False, hermitian: bool = False
+) -> tuple[int, int]:
+    """Return the "natural" sizes ``(outer, inner)`` whose sketch holds ``budget`` numbers.
+
+    Storage is ``outer * (H + W) + inner^2``, or ``outer * H + inner^2`` for Hermitian operators,
+    which need only one outer sketch.
+
+    Args:
+        shape: ``(H, W)`` of the operator.
+        budget: Numbers (not bytes) that may be stored.
+        complex_data: Whether the numbers are complex (``alpha = 0`` instead of 1).
+        hermitian: Whether one outer sketch serves both sides.
+
+    Raises:
+        InputError: If a Hermitian operator is not square, or the budget holds no sketch at all.
+    """
+    height, width = shape
+    if hermitian and height != width:
+        raise InputError(f"a Hermitian operator is square, got shape {height},{width}")
+    if min(height, width, budget) < 1:
+        raise InputError(f"shape and budget must be positive, got {height},{width} and {budget}")
+    alpha = 0 if complex_data else 1
+    outer_cost = height if hermitian else height + width
+    term = outer_cost + 4 * alpha
+    outer = math.floor((math.sqrt(term**2 + 16 * max(budget - alpha**2, 0)) - term) / 8)
+    outer = min(outer, height, width)
+    if outer < 1:
+        raise InputError(
+            f"a budget of {budget} numbers holds no sketch of shape {height},{width}; "
+            f"at least {outer_cost + (2 + alpha) ** 2} are needed"
+        )
+    inner = math.floor(math.sqrt(budget - outer * outer_cost))
+    return outer, min(inner, height, width)
