@@ -94,7 +94,7 @@ def _with_spectrum(
             raise InputError(f"a symmetric matrix is square, got shape {height},{width}")
         V = torch.linalg.qr(gaussian_noise((height, height), seed, dtype=dtype)).Q
         if not psd:
-            values = values * rademacher(len(values), seed + 1, dtype)
+            values[rank:] *= rademacher(len(tail), seed + 1, dtype)  # the leading ones stay
         return (V * values) @ V.T
     small = min(shape)
     U = torch.linalg.qr(gaussian_noise((height, small), seed, dtype=dtype)).Q

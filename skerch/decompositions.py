@@ -1,0 +1,127 @@
+"""Sketched decompositions of operators in memory [TYUC2019, section 2]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .distributed_decompositions import (
+    Eigh,
+    orthogonalize,
+    solve_core_seigh,
+    solve_core_ssvd,
+    truncate_core,
+)
+from .row_blocks import RowBlocks
+from .ssrft import SSRFT
+from .utils import InputError, check_finite
+
+__all__ = ["Ssvd", "seigh", "ssvd", "truncate_core"]
+
+
+def check_sizes(shape: tuple[int, int], outer: int, inner: int) -> None:
+    """Raise :class:`InputError` unless ``1 <= outer <= inner <= min(shape)``."""
+    if not 1 <= outer <= inner <= min(shape):
+        raise InputError(
+            f"expected 1 <= outer <= inner <= {min(shape)} for shape {tuple(shape)}, "
+            f"got outer={outer}, inner={inner}"
+        )
+
+
+def seigh(
+    op: Any,
+    outer: int,
+    inner: int,
+    seed: int,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    block_size: int = 64,
+    symmetrize: bool = True,
+    memory_budget: int | None = None,
+) -> Eigh:
+    """Sketched eigendecomposition of a symmetric operator ``H``.
+
+    Cost: ``inner`` products ``H @ v``, ``block_size`` at a time, and two passes over the
+    ``[D, outer]`` measurements.
+
+    Args:
+        op: Symmetric ``[D, D]`` operator with ``op @ X``.
+        outer: Number of outer measurements ``n_o``, the rank of the result.
+        inner: Number of inner measurements ``n_i >= n_o``, usually ``2 n_o``.
+        seed: ``Phi`` has this seed, ``Psi`` the next one.
+        dtype: In which the operator computes.
+        device: Where the operator computes.
+        block_size: Vectors per product.
+        symmetrize: See :func:`~skerch.distributed_decompositions.solve_core_seigh`.
+        memory_budget: Bytes; see :class:`~skerch.row_blocks.RowBlocks`.
+    """
+    if op.shape[0] != op.shape[1]:
+        raise InputError(f"seigh needs a square operator, got shape {tuple(op.shape)}")
+    check_sizes(op.shape, outer, inner)
+    D = op.shape[0]
+    Phi, Psi = SSRFT((inner, D), seed, device), SSRFT((inner, D), seed + 1, device)
+    Y = torch.empty(D, outer, dtype=dtype, device=device)
+    W = torch.empty(inner, inner, dtype=dtype, device=device)
+    for begin in range(0, inner, block_size):
+        idxs = range(begin, min(begin + block_size, inner))
+        HPsi = op @ Psi.rows(idxs, dtype).T
+        check_finite(HPsi, f"operator products {idxs.start}-{idxs.stop - 1}")
+        W[:, idxs.start : idxs.stop] = Phi @ HPsi
+        if begin < outer:
+            Y[:, begin : begin + block_size] = HPsi[:, : outer - begin]
+    return solve_core_seigh(RowBlocks(Y, memory_budget), W, Psi, symmetrize)
+
+
+@dataclass(frozen=True)
+class Ssvd:
+    """``A ~ (Q_left U) diag(S) (Vh Q_right^T)``; ``Q_left [H, r]``, ``Q_right [W, r]``."""
+
+    Q_left: Tensor
+    U: Tensor
+    S: Tensor
+    Vh: Tensor
+    Q_right: Tensor
+
+    def to_dense(self) -> Tensor:
+        """Return the approximation as a ``[H, W]`` matrix."""
+        return (self.Q_left @ self.U * self.S) @ (self.Vh @ self.Q_right.T)
+
+    def truncated(self, k: int) -> Ssvd:
+        """Return the approximation by the first ``k`` triplets."""
+        S, U, Vh = truncate_core(k, self.S, self.U, self.Vh)
+        return Ssvd(self.Q_left, U, S, Vh, self.Q_right)
+
+
+def ssvd(
+    op: Any,
+    outer: int,
+    inner: int,
+    seed: int,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Ssvd:
+    """Sketched singular value decomposition of any operator ``A`` of shape ``[H, W]``.
+
+    Seeds: left outer, right outer, left inner, right inner are ``seed ... seed + 3``.
+
+    Cost: ``outer + inner`` products ``A @ v`` and ``outer`` products ``v @ A``.
+    """
+    check_sizes(op.shape, outer, inner)
+    height, width = op.shape
+    left_outer = SSRFT((outer, height), seed, device)
+    right_outer = SSRFT((outer, width), seed + 1, device)
+    Phi, Psi = SSRFT((inner, height), seed + 2, device), SSRFT((inner, width), seed + 3, device)
+    Y_left = op @ right_outer.rows(range(outer), dtype).T
+    Y_right = (left_outer.rows(range(outer), dtype) @ op).T
+    W = (Phi @ (op @ Psi.rows(range(inner), dtype).T)).double()
+    Q_left, Q_right = (_basis(Y) for Y in (Y_left, Y_right))
+    U, S, Vh = solve_core_ssvd(Q_left, Q_right, W, Phi, Psi)
+    return Ssvd(Q_left, U, S, Vh, Q_right)
+
+
+def _basis(Y: Tensor) -> Tensor:
+    blocks = RowBlocks(Y)
+    return blocks.matmul(orthogonalize(blocks).T)

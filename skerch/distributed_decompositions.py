@@ -1,0 +1,252 @@
+"""Sketched decompositions from measurements in memory or on disk.
+
+The outer measurements ``Y`` (``[D, n_o]``) are only ever read by blocks of rows, the inner ones
+``W`` (``[n_i, n_i]``) are small. Instead of an orthonormal ``Q`` these routines carry the small
+factor ``T`` (``[n_o, r]``) with ``Q = Y T``, from which everything else follows:
+
+* ``W[:, :n_o] = Phi Y``, hence ``Phi Q = W[:, :n_o] T`` needs no transform at all;
+* ``Psi Q = (Psi Y) T`` needs one forward transform per column of ``Y``;
+* rows of ``Q`` and products ``Q^T X`` need one pass over ``Y``.
+
+Notation and core sketch: [TYUC2019, section 2]. ``Psi`` (right) and ``Phi`` (left) are SSRFTs of
+shape ``[n_i, D]``, ``W = Phi H Psi^T`` and ``Y`` holds the first ``n_o`` columns of ``H Psi^T``.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .row_blocks import RowBlocks
+from .ssrft import SSRFT
+from .utils import InputError, NumericalError, check_finite, rows_within
+
+log = logging.getLogger(__name__)
+
+#: Condition number of the preconditioned Gram matrix above which one pass is not trusted.
+MAX_GRAM_CONDITION = 1e8
+
+
+@dataclass(frozen=True)
+class OrthonormalFactor:
+    """``Q = Y T`` with orthonormal columns.
+
+    Attributes:
+        T: ``[n_o, r]`` float64; ``r < n_o`` only if ``Y`` has numerically dependent columns.
+        method: ``"cholesky_qr"`` (one pass) or ``"tsqr"`` (the fallback).
+        condition: Condition number of what was factored.
+    """
+
+    T: Tensor
+    method: str
+    condition: float
+
+
+def cholesky_qr(Y: RowBlocks, preconditioner: Tensor) -> OrthonormalFactor | None:
+    """One-pass preconditioned Cholesky QR in float64.
+
+    Accumulates the Gram matrix of ``Y R^-1``, with ``R`` from a QR of a sketch of ``Y``
+    (``[m, n_o]`` with ``m >= n_o``), which is close to orthonormal already.
+
+    Returns:
+        The factor, or ``None`` if the sketch or the Gram matrix is too ill-conditioned.
+    """
+    R = torch.linalg.qr(preconditioner.double()).R
+    singular_values = torch.linalg.svdvals(R)
+    condition = float(singular_values[0] / singular_values[-1].clamp_min(1e-300))
+    if not condition < 0.1 / torch.finfo(torch.float64).eps ** 0.75:
+        return None
+    eye = torch.eye(len(R), dtype=R.dtype, device=R.device)
+    R_inv = torch.linalg.solve_triangular(R, eye, upper=True)
+    gram = torch.zeros_like(R)
+    for _, block in Y:
+        preconditioned = block @ R_inv
+        gram += preconditioned.T @ preconditioned
+    L, info = torch.linalg.cholesky_ex(gram)
+    if int(info) != 0 or not (gram_condition := float(torch.linalg.cond(gram))) < MAX_GRAM_CONDITION:
+        return None
+    T = R_inv @ torch.linalg.solve_triangular(L, eye, upper=False).T
+    return OrthonormalFactor(T, "cholesky_qr", gram_condition)
+
+
+def tsqr(Y: RowBlocks) -> OrthonormalFactor:
+    """Tall-skinny QR by row blocks in float64, with a rank decision at the dtype's round-off.
+
+    Stable for any ``Y``; directions below ``sqrt(n_o) * eps * ||Y||_2`` are dropped.
+
+    Raises:
+        NumericalError: If ``Y`` is zero.
+    """
+    n = Y.shape[1]
+    R = torch.zeros(0, n, dtype=torch.float64, device=Y.device)
+    for _, block in Y:
+        R = torch.linalg.qr(torch.cat([R, block]), mode="r").R
+    _, S, Vh = torch.linalg.svd(R)
+    rank = int((n**0.5 * Y.eps * S[0] < S).sum())
+    if rank == 0:
+        raise NumericalError("the outer measurements are all zero: the operator has no range")
+    if rank < n:
+        log.warning("outer measurements have numerical rank %d of %d", rank, n)
+    return OrthonormalFactor(Vh[:rank].T / S[:rank], "tsqr", float(S[0] / S[rank - 1]))
+
+
+def orthogonalize(Y: RowBlocks, sketch: Tensor | None = None) -> OrthonormalFactor:
+    """Return ``T`` with ``Q = Y T`` orthonormal.
+
+    Args:
+        Y: ``[D, n_o]`` outer measurements.
+        sketch: ``Phi Y`` (``[n_i, n_o]``), the preconditioner of a one-pass Cholesky QR. Without
+            it, or where it is too ill-conditioned, the stable :func:`tsqr` is used.
+    """
+    factor = None if sketch is None else cholesky_qr(Y, sketch.to(Y.device))
+    if factor is None:
+        if sketch is not None:
+            log.warning("ill-conditioned outer measurements: falling back from Cholesky QR to TSQR")
+        factor = tsqr(Y)
+    return factor
+
+
+def apply_ssrft_to_columns(S: SSRFT, Y: RowBlocks) -> Tensor:
+    """Return ``S Y`` (float64 ``[k, n]``), transforming as many columns at once as fit."""
+    D, n = Y.shape
+    # As read, scrambled, and the complex work space of two transforms, in at most 8 bytes each.
+    per_step = rows_within(Y.budget, 8 * 8 * D, "transforming one column of the measurements")
+    per_step = min(per_step, 64)
+    parts = [
+        S.forward(Y.columns(begin, min(begin + per_step, n)).T.contiguous())
+        for begin in range(0, n, per_step)
+    ]
+    return torch.cat(parts).T.double()
+
+
+def core_pinv_solve(left: Tensor, W: Tensor, right: Tensor) -> Tensor:
+    """Solve ``C = pinv(left) W pinv(right)^T`` by least squares [TYUC2019, section 2].
+
+    Args:
+        left: ``Phi Q``, ``[n_i, r]``.
+        W: Inner measurements, ``[n_i, n_i]``.
+        right: ``Psi Q``, ``[n_i, r]``.
+
+    Returns:
+        The core, ``[r, r]``.
+    """
+    half = torch.linalg.lstsq(left, W).solution
+    return torch.linalg.lstsq(right, half.T).solution.T
+
+
+@dataclass(frozen=True)
+class Eigh:
+    """Eigenpairs ``H ~ V diag(S) V^T`` with ``V = Y T U``, by descending magnitude.
+
+    Attributes:
+        S: Eigenvalues ``[r]``, float64.
+        U: Eigenvectors of the core, ``[r, r]``.
+        Y: Outer measurements ``[D, n_o]``, by row blocks.
+        T: Orthonormalising factor ``[n_o, r]``.
+        diagnostics: What the solver found out on its way (core asymmetry, conditioning, ...).
+    """
+
+    S: Tensor
+    U: Tensor
+    Y: RowBlocks
+    T: Tensor
+    diagnostics: dict[str, float | str] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape ``(D, D)`` of the approximated operator."""
+        return self.Y.shape[0], self.Y.shape[0]
+
+    def vectors(self, k: int | None = None) -> Tensor:
+        """Return the first ``k`` eigenvectors, ``[D, k]``."""
+        return self.Y.matmul(self.T @ self.U[:, :k])
+
+    def vector_rows(self, idxs: Tensor) -> Tensor:
+        """Return rows ``idxs`` of the eigenvectors, ``[len(idxs), r]``."""
+        return self.Y.rows(idxs) @ (self.T @ self.U)
+
+    def project(self, X: Tensor) -> Tensor:
+        """Return ``V^T X`` for ``X`` of shape ``[D, K]``; one pass over the measurements."""
+        return (self.T @ self.U).T @ self.Y.t_matmul(X)
+
+    def __matmul__(self, X: Tensor) -> Tensor:
+        """Multiply the low-rank approximation with ``X`` of shape ``[D, K]``."""
+        return self.Y.matmul(self.T @ self.U @ (self.S[:, None] * self.project(X))).to(X.dtype)
+
+    def truncated(self, k: int) -> Eigh:
+        """Return the approximation by the first ``k`` pairs."""
+        S, U = truncate_core(k, self.S, self.U)
+        return Eigh(S, U, self.Y, self.T, self.diagnostics)
+
+
+def truncate_core(k: int, S: Tensor, U: Tensor, Vh: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Keep the first ``k`` values and vectors: ``(S, U)`` or ``(S, U, Vh)``."""
+    if not 1 <= k <= len(S):
+        raise InputError(f"truncation rank must lie in [1, {len(S)}], got {k}")
+    return (S[:k], U[:, :k]) if Vh is None else (S[:k], U[:, :k], Vh[:k])
+
+
+def solve_core_seigh(
+    Y: RowBlocks, W: Tensor, Psi: SSRFT, symmetrize: bool = True
+) -> Eigh:
+    """Recover eigenpairs of a symmetric operator from its sketch (SEIGH).
+
+    Args:
+        Y: Outer measurements ``H Psi[:n_o]^T``, ``[D, n_o]``.
+        W: Inner measurements ``Phi H Psi^T``, ``[n_i, n_i]``.
+        Psi: The right SSRFT, ``[n_i, D]``.
+        symmetrize: Average both triangles of the core; otherwise only the lower one is read.
+
+    Cost: no product with the operator; two passes over ``Y``.
+
+    Raises:
+        InputError: If the shapes do not fit.
+        NumericalError: If measurements are not finite.
+    """
+    (D, n_o), n_i = Y.shape, len(W)
+    if tuple(W.shape) != (n_i, n_i) or tuple(Psi.shape) != (n_i, D) or not n_o <= n_i <= D:
+        raise InputError(
+            f"expected Y [D, n_o], W [n_i, n_i], Psi [n_i, D] with n_o <= n_i <= D; "
+            f"got {Y.shape}, {tuple(W.shape)}, {Psi.shape}"
+        )
+    W = W.to(Y.device, torch.float64)
+    check_finite(W, "inner measurements")
+    factor = orthogonalize(Y, W[:, :n_o])
+    left = W[:, :n_o] @ factor.T
+    right = apply_ssrft_to_columns(Psi, Y) @ factor.T
+    core = core_pinv_solve(left, W, right)
+    check_finite(core, "core of the sketch")
+    asymmetry = float((core - core.T).norm() / core.norm().clamp_min(1e-300))
+    if symmetrize:
+        core = (core + core.T) / 2
+    S, U = torch.linalg.eigh(core)
+    order = S.abs().argsort(descending=True, stable=True)
+    diagnostics: dict[str, float | str] = {
+        "core_asymmetry": asymmetry,
+        "core_condition": float(torch.linalg.cond(left)),
+        "qr_method": factor.method,
+        "qr_condition": factor.condition,
+    }
+    return Eigh(S[order], U[:, order], Y, factor.T, diagnostics)
+
+
+def solve_core_ssvd(
+    Q_left: Tensor, Q_right: Tensor, W: Tensor, Phi: SSRFT, Psi: SSRFT
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Recover ``A ~ (Q_left U) diag(S) (Vh Q_right^T)`` from its inner measurements.
+
+    Args:
+        Q_left: Basis of the range, ``[H, r]``.
+        Q_right: Basis of the co-range, ``[W, r]``.
+        W: ``Phi A Psi^T``, ``[n_i, n_i]``.
+        Phi: Left inner SSRFT ``[n_i, H]``.
+        Psi: Right inner SSRFT ``[n_i, W]``.
+
+    Returns:
+        ``(U, S, Vh)`` of the core, with ``S`` in descending order.
+    """
+    U, S, Vh = torch.linalg.svd(core_pinv_solve(Phi @ Q_left, W, Psi @ Q_right))
+    return U, S, Vh

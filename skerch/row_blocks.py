@@ -1,0 +1,86 @@
+"""Tall matrices that are read by blocks of rows, from memory or from disk alike.
+
+The out-of-core decompositions see a tall matrix ``Y`` only through this interface, so that both
+ways share one implementation of the mathematics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .utils import default_memory_budget, rows_within
+
+
+class RowBlocks:
+    """A ``[D, n]`` matrix (tensor or HDF5 data set) read by blocks of rows.
+
+    Args:
+        matrix: A tensor, or an :class:`h5py.Dataset` of shape ``[D, n]``.
+        budget: Bytes that the routines that read this matrix may hold at once; default a quarter
+            of this machine's memory.
+        device: Where the blocks are wanted.
+    """
+
+    #: Copies of a block that the routines hold at once: as read, in float64, and a product of it.
+    WORKING_COPIES = 5
+
+    def __init__(
+        self, matrix: Any, budget: int | None = None, device: torch.device | str | None = None
+    ):
+        self.matrix = matrix
+        self.shape: tuple[int, int] = tuple(matrix.shape)
+        if device is None:
+            device = matrix.device if isinstance(matrix, Tensor) else "cpu"
+        self.device = torch.device(device)
+        self.budget = default_memory_budget() if budget is None else budget
+        self.block_rows = min(
+            self.shape[0],
+            rows_within(
+                self.budget / self.WORKING_COPIES, 8 * self.shape[1], f"matrix {self.shape}"
+            ),
+        )
+
+    @property
+    def eps(self) -> float:
+        """Unit round-off of the dtype in which the matrix is stored."""
+        dtype = self.matrix.dtype
+        return float(
+            torch.finfo(dtype).eps if isinstance(self.matrix, Tensor) else np.finfo(dtype).eps
+        )
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield ``(rows, block)`` with blocks ``[<= block_rows, n]`` in float64."""
+        for begin in range(0, self.shape[0], self.block_rows):
+            rows = slice(begin, min(begin + self.block_rows, self.shape[0]))
+            yield rows, self._as_float64(self.matrix[rows])
+
+    def rows(self, idxs: Tensor) -> Tensor:
+        """Return the rows ``idxs`` (any order), shape ``[len(idxs), n]``, in float64."""
+        if isinstance(self.matrix, Tensor):
+            return self._as_float64(self.matrix[idxs.to(self.matrix.device)])
+        ascending, back = torch.sort(idxs.cpu())
+        found = self._as_float64(self.matrix[ascending.numpy()])
+        return torch.empty_like(found).index_copy_(0, back.to(self.device), found)
+
+    def columns(self, begin: int, end: int) -> Tensor:
+        """Return columns ``begin ... end-1`` in the stored dtype, shape ``[D, end - begin]``."""
+        return torch.as_tensor(self.matrix[:, begin:end]).to(self.device)
+
+    def _as_float64(self, values: Any) -> Tensor:
+        return torch.as_tensor(values).to(self.device, torch.float64)
+
+    def t_matmul(self, X: Tensor) -> Tensor:
+        """Return ``Y^T X`` for ``X`` of shape ``[D, K]``, accumulated in float64."""
+        result = torch.zeros(self.shape[1], X.shape[1], dtype=torch.float64, device=self.device)
+        for rows, block in self:
+            result += block.T @ X[rows].to(block)
+        return result
+
+    def matmul(self, X: Tensor) -> Tensor:
+        """Return ``Y X`` for ``X`` of shape ``[n, K]``, as a float64 ``[D, K]`` matrix."""
+        return torch.cat([block @ X.to(block) for _, block in self])
