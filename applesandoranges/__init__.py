@@ -1,0 +1,1 @@
+"""What the experiment scripts share: problems, data, the Hessian operator, logs, overlap, plots."""
