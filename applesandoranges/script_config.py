@@ -70,11 +70,7 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str]) -> ConfigT:
             raise InputError(
                 f"key {name}: expected {_type_name(types[name])}, got {texts[name]!r}"
             ) from None
-    missing = [
-        name
-        for name in types
-        if name not in values and OmegaConf.is_missing(base, name)
-    ]
+    missing = [name for name in types if name not in values and OmegaConf.is_missing(base, name)]
     if missing:
         raise InputError(f"missing key{'s' * (len(missing) > 1)} {', '.join(missing)}")
     return config_type(**values)

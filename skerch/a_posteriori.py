@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .utils import InputError, gaussian_noise
+
+if TYPE_CHECKING:
+    from .distributed_decompositions import Eigh
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,47 @@ def a_posteriori_error(
         raise InputError(f"operators differ in shape: {tuple(A.shape)} and {tuple(B.shape)}")
     G = gaussian_test_vectors(A.shape[1], num, seed, dtype, device)
     AG, BG = A @ G, B @ G
-    return APosterioriError(
-        AG.square().sum(0), BG.square().sum(0), (AG - BG).square().sum(0)
-    )
+    return APosterioriError(AG.square().sum(0), BG.square().sum(0), (AG - BG).square().sum(0))
 
 
-def a_posteriori_error_bounds(num: int, error: float, complex_data: bool = False) -> dict[str, float]:
+def truncation_errors(
+    eigh: Eigh, G: Tensor, AG: Tensor, ranks: Sequence[int]
+) -> dict[int, APosterioriError]:
+    """Estimate the error of several truncations of an eigendecomposition at once.
+
+    Eigenvectors are orthonormal, so ``||A_k g||`` and ``<A g, A_k g>`` need ``V^T g`` and
+    ``V^T A g`` only: one pass over the measurements serves every rank, and no product at all.
+
+    Args:
+        eigh: The approximation, of rank ``r``.
+        G: Gaussian test vectors ``[D, n]``.
+        AG: The operator's products with them, ``[D, n]``.
+        ranks: Truncation ranks in ``[1, r]``.
+
+    Raises:
+        InputError: If a rank lies elsewhere.
+    """
+    if wrong := [k for k in ranks if not 1 <= k <= len(eigh.S)]:
+        raise InputError(f"truncation ranks must lie in [1, {len(eigh.S)}], got {wrong}")
+    num = G.shape[1]
+    projected = eigh.project(torch.cat([G, AG.to(G)], dim=1))
+    AkG = eigh.S[:, None] * projected[:, :num]  # in the basis of the eigenvectors
+    cross = (AkG * projected[:, num:]).cumsum(0)
+    approx_sq = AkG.square().cumsum(0)
+    AG_sq = AG.double().square().sum(0).to(approx_sq)
+    return {
+        k: APosterioriError(
+            AG_sq,
+            approx_sq[k - 1],
+            (AG_sq - 2 * cross[k - 1] + approx_sq[k - 1]).clamp_min(0),
+        )
+        for k in ranks
+    }
+
+
+def a_posteriori_error_bounds(
+    num: int, error: float, complex_data: bool = False
+) -> dict[str, float]:
     """Bound the probability that an a-posteriori estimate is off by a factor [TYUC2019, 6.4].
 
     Args:

@@ -32,12 +32,13 @@ def a_priori_hyperparams(
     alpha = 0 if complex_data else 1
     outer_cost = height if hermitian else height + width
     term = outer_cost + 4 * alpha
-    outer = math.floor((math.sqrt(term**2 + 16 * max(budget - alpha**2, 0)) - term) / 8)
+    # Integer arithmetic: in floating point, D of 1e9 puts the result off by one.
+    outer = (math.isqrt(term**2 + 16 * max(budget - alpha**2, 0)) - term) // 8
     outer = min(outer, height, width)
     if outer < 1:
         raise InputError(
             f"a budget of {budget} numbers holds no sketch of shape {height},{width}; "
             f"at least {outer_cost + (2 + alpha) ** 2} are needed"
         )
-    inner = math.floor(math.sqrt(budget - outer * outer_cost))
+    inner = math.isqrt(budget - outer * outer_cost)
     return outer, min(inner, height, width)

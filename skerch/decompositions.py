@@ -10,25 +10,18 @@ from torch import Tensor
 
 from .distributed_decompositions import (
     Eigh,
+    check_sizes,
     orthogonalize,
     solve_core_seigh,
     solve_core_ssvd,
     truncate_core,
 )
+from .distributed_measurements import innermeas_batch_torch
 from .row_blocks import RowBlocks
 from .ssrft import SSRFT
-from .utils import InputError, check_finite
+from .utils import InputError
 
 __all__ = ["Ssvd", "seigh", "ssvd", "truncate_core"]
-
-
-def check_sizes(shape: tuple[int, int], outer: int, inner: int) -> None:
-    """Raise :class:`InputError` unless ``1 <= outer <= inner <= min(shape)``."""
-    if not 1 <= outer <= inner <= min(shape):
-        raise InputError(
-            f"expected 1 <= outer <= inner <= {min(shape)} for shape {tuple(shape)}, "
-            f"got outer={outer}, inner={inner}"
-        )
 
 
 def seigh(
@@ -61,17 +54,18 @@ def seigh(
     if op.shape[0] != op.shape[1]:
         raise InputError(f"seigh needs a square operator, got shape {tuple(op.shape)}")
     check_sizes(op.shape, outer, inner)
+    if block_size < 1:
+        raise InputError(f"block_size must be at least 1, got {block_size}")
     D = op.shape[0]
     Phi, Psi = SSRFT((inner, D), seed, device), SSRFT((inner, D), seed + 1, device)
     Y = torch.empty(D, outer, dtype=dtype, device=device)
     W = torch.empty(inner, inner, dtype=dtype, device=device)
     for begin in range(0, inner, block_size):
         idxs = range(begin, min(begin + block_size, inner))
-        HPsi = op @ Psi.rows(idxs, dtype).T
-        check_finite(HPsi, f"operator products {idxs.start}-{idxs.stop - 1}")
-        W[:, idxs.start : idxs.stop] = Phi @ HPsi
+        block = innermeas_batch_torch(idxs, op, Phi, Psi, dtype)
+        W[:, idxs.start : idxs.stop] = block.inner
         if begin < outer:
-            Y[:, begin : begin + block_size] = HPsi[:, : outer - begin]
+            Y[:, begin : begin + block_size] = block.outer[:, : outer - begin]
     return solve_core_seigh(RowBlocks(Y, memory_budget), W, Psi, symmetrize)
 
 

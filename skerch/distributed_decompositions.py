@@ -15,11 +15,16 @@ shape ``[n_i, D]``, ``W = Phi H Psi^T`` and ``Y`` holds the first ``n_o`` column
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from . import INNER_FMT, LO_FMT, RO_FMT
+from .measurement_store import DistributedHDF5
 from .row_blocks import RowBlocks
 from .ssrft import SSRFT
 from .utils import InputError, NumericalError, check_finite, rows_within
@@ -28,6 +33,62 @@ log = logging.getLogger(__name__)
 
 #: Condition number of the preconditioned Gram matrix above which one pass is not trusted.
 MAX_GRAM_CONDITION = 1e8
+
+
+def check_sizes(shape: tuple[int, int], outer: int, inner: int) -> None:
+    """Raise :class:`InputError` unless ``1 <= outer <= inner <= min(shape)``."""
+    if not 1 <= outer <= inner <= min(shape):
+        raise InputError(
+            f"expected 1 <= outer <= inner <= {min(shape)} for shape {tuple(shape)}, "
+            f"got outer={outer}, inner={inner}"
+        )
+
+
+def create_hdf5_layout(
+    directory: Path,
+    shape: tuple[int, int],
+    dtype: np.dtype,
+    outer: int,
+    inner: int,
+    symmetric: bool = False,
+) -> dict[str, Path]:
+    """Create the empty measurement store of a sketch in a new or empty directory.
+
+    Args:
+        directory: Where.
+        shape: ``(H, W)`` of the operator.
+        dtype: Of the measurements.
+        outer: Number of outer measurements ``n_o``.
+        inner: Number of inner measurements ``n_i >= n_o``.
+        symmetric: Leave out the right outer measurements.
+
+    Returns:
+        Paths of the virtual files: ``leftouter``, ``inner`` and, unless symmetric, ``rightouter``.
+
+    Raises:
+        InputError: If sizes are impossible or the directory holds anything.
+    """
+    check_sizes(shape, outer, inner)
+    if symmetric and shape[0] != shape[1]:
+        raise InputError(f"a symmetric operator is square, got shape {shape[0]},{shape[1]}")
+    directory = Path(directory)
+    existed = directory.is_dir()
+    if directory.exists() and not (existed and not any(directory.iterdir())):
+        raise InputError(f"{directory}: expected a new or an empty directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        paths = {
+            "leftouter": DistributedHDF5.create(directory, LO_FMT, outer, shape[0], dtype),
+            "inner": DistributedHDF5.create(directory, INNER_FMT, inner, inner, dtype),
+        }
+        if not symmetric:
+            paths["rightouter"] = DistributedHDF5.create(directory, RO_FMT, outer, shape[1], dtype)
+    except BaseException:
+        shutil.rmtree(directory)
+        if existed:
+            directory.mkdir()
+        raise
+    return paths
 
 
 @dataclass(frozen=True)
@@ -66,7 +127,10 @@ def cholesky_qr(Y: RowBlocks, preconditioner: Tensor) -> OrthonormalFactor | Non
         preconditioned = block @ R_inv
         gram += preconditioned.T @ preconditioned
     L, info = torch.linalg.cholesky_ex(gram)
-    if int(info) != 0 or not (gram_condition := float(torch.linalg.cond(gram))) < MAX_GRAM_CONDITION:
+    if (
+        int(info) != 0
+        or not (gram_condition := float(torch.linalg.cond(gram))) < MAX_GRAM_CONDITION
+    ):
         return None
     T = R_inv @ torch.linalg.solve_triangular(L, eye, upper=False).T
     return OrthonormalFactor(T, "cholesky_qr", gram_condition)
@@ -78,12 +142,13 @@ def tsqr(Y: RowBlocks) -> OrthonormalFactor:
     Stable for any ``Y``; directions below ``sqrt(n_o) * eps * ||Y||_2`` are dropped.
 
     Raises:
-        NumericalError: If ``Y`` is zero.
+        NumericalError: If ``Y`` is zero or not finite.
     """
     n = Y.shape[1]
     R = torch.zeros(0, n, dtype=torch.float64, device=Y.device)
     for _, block in Y:
         R = torch.linalg.qr(torch.cat([R, block]), mode="r").R
+    check_finite(R, "outer measurements")
     _, S, Vh = torch.linalg.svd(R)
     rank = int((n**0.5 * Y.eps * S[0] < S).sum())
     if rank == 0:
@@ -190,7 +255,11 @@ def truncate_core(k: int, S: Tensor, U: Tensor, Vh: Tensor | None = None) -> tup
 
 
 def solve_core_seigh(
-    Y: RowBlocks, W: Tensor, Psi: SSRFT, symmetrize: bool = True
+    Y: RowBlocks,
+    W: Tensor,
+    Psi: SSRFT,
+    symmetrize: bool = True,
+    factor: OrthonormalFactor | None = None,
 ) -> Eigh:
     """Recover eigenpairs of a symmetric operator from its sketch (SEIGH).
 
@@ -199,6 +268,7 @@ def solve_core_seigh(
         W: Inner measurements ``Phi H Psi^T``, ``[n_i, n_i]``.
         Psi: The right SSRFT, ``[n_i, D]``.
         symmetrize: Average both triangles of the core; otherwise only the lower one is read.
+        factor: Result of ``orthogonalize(Y, W[:, :n_o])``, if it is at hand already.
 
     Cost: no product with the operator; two passes over ``Y``.
 
@@ -214,7 +284,8 @@ def solve_core_seigh(
         )
     W = W.to(Y.device, torch.float64)
     check_finite(W, "inner measurements")
-    factor = orthogonalize(Y, W[:, :n_o])
+    if factor is None:
+        factor = orthogonalize(Y, W[:, :n_o])
     left = W[:, :n_o] @ factor.T
     right = apply_ssrft_to_columns(Psi, Y) @ factor.T
     core = core_pinv_solve(left, W, right)
@@ -247,6 +318,10 @@ def solve_core_ssvd(
 
     Returns:
         ``(U, S, Vh)`` of the core, with ``S`` in descending order.
+
+    Raises:
+        NumericalError: If inner measurements are not finite.
     """
+    check_finite(W, "inner measurements")
     U, S, Vh = torch.linalg.svd(core_pinv_solve(Phi @ Q_left, W, Psi @ Q_right))
     return U, S, Vh

@@ -6,6 +6,7 @@ An operator ``A`` has ``A.shape == (H, W)``, ``A @ X`` for ``X`` of shape ``[W]`
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class CompositeLinOp(LinOp):
     def __init__(self, *ops: Any):
         if not ops:
             raise InputError("a composite operator needs at least one factor")
-        for left, right in zip(ops, ops[1:], strict=False):
+        for left, right in itertools.pairwise(ops):
             if left.shape[1] != right.shape[0]:
                 raise InputError(f"factors do not chain: {left.shape} and {right.shape}")
         super().__init__((ops[0].shape[0], ops[-1].shape[1]))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .utils import default_memory_budget, rows_within
+from .utils import InputError, default_memory_budget, rows_within
 
 
 class RowBlocks:
@@ -41,7 +41,7 @@ class RowBlocks:
         self.block_rows = min(
             self.shape[0],
             rows_within(
-                self.budget / self.WORKING_COPIES, 8 * self.shape[1], f"matrix {self.shape}"
+                self.budget, self.WORKING_COPIES * 8 * self.shape[1], f"matrix {self.shape}"
             ),
         )
 
@@ -60,12 +60,12 @@ class RowBlocks:
             yield rows, self._as_float64(self.matrix[rows])
 
     def rows(self, idxs: Tensor) -> Tensor:
-        """Return the rows ``idxs`` (any order), shape ``[len(idxs), n]``, in float64."""
+        """Return the rows ``idxs`` (in any order, may repeat), ``[len(idxs), n]``, in float64."""
         if isinstance(self.matrix, Tensor):
             return self._as_float64(self.matrix[idxs.to(self.matrix.device)])
-        ascending, back = torch.sort(idxs.cpu())
-        found = self._as_float64(self.matrix[ascending.numpy()])
-        return torch.empty_like(found).index_copy_(0, back.to(self.device), found)
+        # HDF5 takes strictly ascending indices only.
+        ascending, back = torch.unique(idxs.cpu(), return_inverse=True)
+        return self._as_float64(self.matrix[ascending.numpy()])[back.to(self.device)]
 
     def columns(self, begin: int, end: int) -> Tensor:
         """Return columns ``begin ... end-1`` in the stored dtype, shape ``[D, end - begin]``."""
@@ -76,6 +76,8 @@ class RowBlocks:
 
     def t_matmul(self, X: Tensor) -> Tensor:
         """Return ``Y^T X`` for ``X`` of shape ``[D, K]``, accumulated in float64."""
+        if X.ndim != 2 or X.shape[0] != self.shape[0]:
+            raise InputError(f"expected X [{self.shape[0]}, K], got shape {tuple(X.shape)}")
         result = torch.zeros(self.shape[1], X.shape[1], dtype=torch.float64, device=self.device)
         for rows, block in self:
             result += block.T @ X[rows].to(block)

@@ -43,6 +43,7 @@ class SSRFT(LinOp):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply ``S`` along the last dimension: ``[..., D] -> [..., k]``."""
+        self._check_last(x, self.shape[1])
         x = x[..., self._perm1] * self._signs1
         x = torch_dct.dct(x, norm="ortho")
         x = x[..., self._perm2] * self._signs2
@@ -50,6 +51,7 @@ class SSRFT(LinOp):
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Apply ``S^T`` along the last dimension: ``[..., k] -> [..., D]``."""
+        self._check_last(y, self.shape[0])
         x = y.new_zeros((*y.shape[:-1], self.shape[1]))
         x[..., self._rows] = y
         return self._unscramble(x)
@@ -63,6 +65,10 @@ class SSRFT(LinOp):
         x = torch.zeros(len(idxs), self.shape[1], dtype=dtype, device=self._rows.device)
         x[torch.arange(len(idxs), device=x.device), chosen] = 1
         return self._unscramble(x)
+
+    def _check_last(self, x: Tensor, size: int) -> None:
+        if x.ndim < 1 or x.shape[-1] != size:
+            raise InputError(f"SSRFT: expected shape [..., {size}], got {tuple(x.shape)}")
 
     def _unscramble(self, x: Tensor) -> Tensor:
         x = torch_dct.idct(x, norm="ortho") * self._signs2
@@ -83,5 +89,5 @@ def ssrft(x: Tensor, num_rows: int, seed: int) -> Tensor:
 
 
 def ssrft_adjoint(y: Tensor, num_columns: int, seed: int) -> Tensor:
-    """Apply the transposed SSRFT of shape ``[k, num_columns]`` along the last dimension of ``y``."""
+    """Apply the transposed SSRFT of shape ``[k, num_columns]`` along the last dimension."""
     return SSRFT((y.shape[-1], num_columns), seed, y.device).adjoint(y)

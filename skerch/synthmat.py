@@ -22,7 +22,7 @@ class SynthMat:
         dtype: torch.dtype = torch.float64,
         device: Device = "cpu",
     ) -> Tensor:
-        """``diag(1, ..., 1, 0, ..., 0) + (snr / D) G G^T`` with a Gaussian ``G`` of shape ``[D, D]``."""
+        """``diag(1, ..., 1, 0, ..., 0) + (snr / D) G G^T`` with a Gaussian ``G`` ``[D, D]``."""
         height, width = shape
         _check_rank(shape, rank)
         if height != width:

@@ -99,5 +99,7 @@ def rows_within(budget: float, row_bytes: int, what: str) -> int:
     """
     rows = math.floor(budget / row_bytes)
     if rows < 1:
-        raise InputError(f"{what}: one row needs {row_bytes} bytes, the budget left is {budget:.0f}")
+        raise InputError(
+            f"{what}: one row needs {row_bytes} bytes, the budget left is {budget:.0f}"
+        )
     return rows

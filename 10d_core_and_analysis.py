@@ -1,0 +1,71 @@
+"""Merges the measurements of one Hessian, recovers its top eigenpairs and analyses them.
+
+Needs all measurements of 10c. Logs eigenvalues, a-posteriori errors, scree bounds, and the overlap
+of the largest parameters with the top eigenspace for all ranks. The monolithic files are filled
+anew for each Hessian.
+"""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from applesandoranges.analysis import AnalysisConfig, check_analysis, log_analysis
+from applesandoranges.jsonlog import JsonLog, file_stamp
+from applesandoranges.merging import Merge, sketch_sizes
+from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.resources import budget_bytes
+from applesandoranges.script_config import key, run_script
+from skerch.distributed_decompositions import orthogonalize, solve_core_seigh
+from skerch.row_blocks import RowBlocks
+
+
+@dataclass
+class Config(AnalysisConfig, RecordedHessianConfig):
+    """Keys of this script."""
+
+    INNER_VIRTUAL: str = key("virtual file of the inner measurements, inner_ALL.h5")
+    OUTER_VIRTUAL: str = key("virtual file of the outer measurements, leftouter_ALL.h5")
+    INNER_MONOLITHIC: str = key("monolithic file of the inner measurements, filled here")
+    OUTER_MONOLITHIC: str = key("monolithic file of the outer measurements, filled here")
+    DELETE_MERGED_SUBFILES: bool = key("remove the sub-files once they are merged", False)
+
+
+def main(config: Config) -> None:
+    """Merge, solve, analyse."""
+    check_analysis(config)
+    budget = budget_bytes(config.MEMORY_BUDGET_GB)
+    recorded = load_recorded_hessian(config)
+    inner_all, outer_all = Path(config.INNER_VIRTUAL), Path(config.OUTER_VIRTUAL)
+    provenance = recorded.sketch_provenance(*sketch_sizes(outer_all, inner_all, recorded.dim))
+    flag = config.SUCCESS_FLAG
+    inner = Merge(inner_all, Path(config.INNER_MONOLITHIC), flag, provenance)
+    outer = Merge(outer_all, Path(config.OUTER_MONOLITHIC), flag, provenance)
+    inner.check()
+    outer.check()
+
+    where = {"step": config.STEP, "H_test": config.TEST_HESSIAN}
+    suffix = f"__step={config.STEP}__test={config.TEST_HESSIAN}.log"
+    with JsonLog(recorded.run_dir / f"{file_stamp()}[{Path(__file__).name}]{suffix}") as log:
+        log("CONFIG", asdict(config))
+        log("GLOBALS", provenance | {"num_params": recorded.dim, "data_source": recorded.source})
+        for name, merge in (("inner", inner), ("outer", outer)):
+            log("INFO", [f"Merging {name} measurements", where])
+            if not merge.run(budget, config.DELETE_MERGED_SUBFILES):
+                log("INFO", [f"The {name} measurements were merged before", where])
+        with inner.open() as inner_file, outer.open() as outer_file:
+            device = recorded.problem.device
+            W = torch.from_numpy(inner_file["data"][:]).to(device, torch.float64)
+            Y = RowBlocks(outer_file["data"], budget, device)
+            log("INFO", ["Orthogonalising", where])
+            factor = orthogonalize(Y, W[:, : Y.shape[1]])
+            log("INFO", ["Solving the core", where])
+            _, Psi = recorded.test_matrices(len(W))
+            eigh = solve_core_seigh(Y, W, Psi, config.SYMMETRIZE_CORE, factor)
+            log_analysis(log, "RESULT", where, eigh, recorded, config)
+        log("INFO", ["Analysis done", where | {"log": log.path}])
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(__file__, Config, main))

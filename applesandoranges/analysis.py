@@ -1,0 +1,120 @@
+"""Numbers that 10d and 12a log for an eigendecomposition: errors, scree bounds, overlap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from skerch.a_posteriori import (
+    a_posteriori_error_bounds,
+    gaussian_test_vectors,
+    scree_bounds,
+    truncation_errors,
+)
+from skerch.distributed_decompositions import Eigh
+from skerch.utils import InputError
+
+from .jsonlog import JsonLog
+from .overlap import best_mask_curve, largest_parameters, mask_curves, random_masks
+from .script_config import key
+
+#: Relative errors of the a-posteriori estimate whose probabilities are logged.
+BOUND_ERRORS = (0.25, 0.5, 0.75, 1.0)
+#: Offset of the seeds of the random masks from RANDOM_SEED, clear of every other use.
+RANDOM_MASK_SEED = 10_000_000
+
+
+@dataclass
+class AnalysisConfig:
+    """Keys of the scripts that analyse."""
+
+    WITH_A_POSTERIORI: bool = key("estimate the error of the sketch", True)
+    NUM_A_POSTERIORI: int = key("Hessian products for that estimate", 30)
+    NUM_RANDOM_MASKS: int = key("random masks to compare with", 10)
+    SYMMETRIZE_CORE: bool = key("average both triangles of the core (published runs: false)", True)
+
+
+def check_analysis(config: AnalysisConfig) -> None:
+    """Raise :class:`InputError` for numbers that cannot be."""
+    if config.WITH_A_POSTERIORI and config.NUM_A_POSTERIORI < 1:
+        raise InputError(f"NUM_A_POSTERIORI must be at least 1, got {config.NUM_A_POSTERIORI}")
+    if config.NUM_RANDOM_MASKS < 0:
+        raise InputError(f"NUM_RANDOM_MASKS must be at least 0, got {config.NUM_RANDOM_MASKS}")
+
+
+class AnalysedHessian(Protocol):
+    """What the analysis needs to know of a Hessian."""
+
+    operator: Any
+    params: Tensor
+    seed: int
+
+
+def log_analysis(
+    log: JsonLog,
+    header: str,
+    where: dict[str, Any],
+    eigh: Eigh,
+    hessian: AnalysedHessian,
+    config: AnalysisConfig,
+) -> None:
+    """Log everything about an eigendecomposition, each body beginning with ``where``."""
+    log(header, where | {"core_S": eigh.S, "diagnostics": eigh.diagnostics})
+    if config.WITH_A_POSTERIORI:
+        log("INFO", ["Estimating the error", where])
+        for body in a_posteriori_results(
+            eigh, hessian.operator, config.NUM_A_POSTERIORI, hessian.seed + 2
+        ):
+            log(header, where | body)
+    log("INFO", ["Computing the overlap", where])
+    for body in overlap_results(eigh, hessian.params, config.NUM_RANDOM_MASKS, hessian.seed):
+        log(header, where | body)
+
+
+def a_posteriori_results(
+    eigh: Eigh, operator: Any, num: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Yield error estimates for ranks ``n_o``, half and a twentieth of it, bounds, and scree.
+
+    Cost: ``num`` products in one block serve every rank.
+    """
+    n = len(eigh.S)
+    G = gaussian_test_vectors(eigh.shape[0], num, seed, torch.float32, eigh.Y.device)
+    ranks = sorted({n, math.ceil(0.5 * n), math.ceil(0.05 * n)}, reverse=True)
+    errors = truncation_errors(eigh, G, operator @ G, ranks)
+    names = ("Frob(H)^2", "Frob(H_K)^2", "Frob(H-H_K)^2")
+    for k in ranks:
+        yield {
+            "K": k,
+            "num_a_posteriori": num,
+            **dict(zip(names, errors[k].means, strict=True)),
+            "standard_errors": dict(zip(names, errors[k].standard_errors, strict=True)),
+        }
+    bounds: dict[str, float] = {}
+    for error in BOUND_ERRORS:
+        bounds |= a_posteriori_error_bounds(num, error)
+    yield bounds
+    frob_sq, _, residual_sq = errors[n].means
+    if frob_sq > 0:
+        lower, upper = scree_bounds(eigh.S, frob_sq, residual_sq)
+        yield {"scree_lower": lower, "scree_upper": upper}
+
+
+def overlap_results(
+    eigh: Eigh, params: Tensor, num_random_masks: int, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the overlap curves of the magnitude mask, the best mask and random masks."""
+    n, dim = len(eigh.S), len(params)
+    magnitude = largest_parameters(params, n)
+    masks = random_masks(dim, n, num_random_masks, seed + RANDOM_MASK_SEED)
+    curve, *random_curves = mask_curves(eigh, [magnitude, *masks])
+    yield {"frob_Qtop^2": curve}
+    yield {"largest_absparams": params[magnitude].abs()}
+    yield {"frob_Qbest^2": best_mask_curve(eigh)}
+    if random_curves:
+        yield {"frob_Qrandom^2": torch.stack(random_curves)}

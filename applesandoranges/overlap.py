@@ -1,0 +1,66 @@
+"""Overlap between a parameter mask and the top eigenspace, for all ranks at once.
+
+The overlap of two ``k``-dimensional subspaces with orthonormal bases ``A`` and ``B`` is
+``||A^T B||_F^2 / k``. For a mask of ``k`` coordinates this is the squared norm of ``k`` rows of the
+first ``k`` eigenvectors, divided by ``k`` (arXiv 2504.14701). All curves here hold
+``k * overlap(k)`` for ``k = 1 ... n``, as the logs do under ``frob_Qtop^2``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from skerch.distributed_decompositions import Eigh
+from skerch.utils import randperm
+
+
+def largest_parameters(params: Tensor, n: int) -> Tensor:
+    """Return the indices of the ``n`` largest ``|params|``, largest first, ties by index."""
+    return params.abs().argsort(descending=True, stable=True)[:n]
+
+
+def mask_curve(rows: Tensor) -> Tensor:
+    """Return ``||V[mask_k, :k]||_F^2`` for nested masks, ``k = 1 ... n``.
+
+    Args:
+        rows: Rows of the eigenvectors in the order in which the masks grow, ``[n, n]``.
+    """
+    return rows.square().cumsum(0).cumsum(1).diagonal()
+
+
+def mask_curves(eigh: Eigh, masks: list[Tensor]) -> list[Tensor]:
+    """Return :func:`mask_curve` of each mask (``[n]`` indices), in one pass over the sketch."""
+    rows = eigh.vector_rows(torch.cat(masks))
+    return [mask_curve(part) for part in rows.split([len(mask) for mask in masks])]
+
+
+def best_mask_curve(eigh: Eigh) -> Tensor:
+    """Return, for each ``k``, the largest value that any mask of ``k`` coordinates reaches.
+
+    These are the ``k`` rows of largest norm in the first ``k`` eigenvectors; one pass by row
+    blocks, holding only the best ``k`` so far of every ``k``.
+    """
+    n = len(eigh.S)
+    basis = eigh.T @ eigh.U
+    best = torch.zeros(n, n, dtype=torch.float64, device=basis.device)  # column k - 1: rank k
+    for _, block in eigh.Y:
+        norms = torch.cat([best, (block @ basis).square().cumsum(1)])
+        best = norms.topk(n, dim=0).values
+    return best.cumsum(0).diagonal()
+
+
+def random_masks(dim: int, n: int, num: int, seed: int) -> list[Tensor]:
+    """Return ``num`` random orders of ``n`` of ``dim`` coordinates; seeds ``seed + j``."""
+    return [randperm(dim, seed + j)[:n] for j in range(num)]
+
+
+def chance_level(k: Tensor | int, dim: int) -> Tensor:
+    """Return the mean overlap ``k / D`` of a random ``k``-dimensional subspace with a mask."""
+    return torch.as_tensor(k, dtype=torch.float64) / dim
+
+
+def chance_variance(k: Tensor | int, dim: int) -> Tensor:
+    """Return the variance ``2 (D-k)^2 / (D^2 (D-1) (D+2))`` of that overlap."""
+    k = torch.as_tensor(k, dtype=torch.float64)
+    return 2 * (dim - k).square() / (dim**2 * (dim - 1) * (dim + 2))

@@ -1,0 +1,44 @@
+"""Devices by name, and the memory budget."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from skerch.utils import InputError, default_memory_budget
+
+
+def default_device() -> str:
+    """Return ``cuda`` where it is available, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def parse_device(name: str) -> torch.device:
+    """Return the device called ``name``.
+
+    Raises:
+        InputError: If there is no such device on this machine.
+    """
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise InputError(
+            f"DEVICE={name} is not available here; there is {', '.join(there)}"
+        ) from None
+    return device
+
+
+def budget_bytes(gigabytes: float | None) -> int:
+    """Return a memory budget in bytes; ``None`` means a quarter of the machine.
+
+    Raises:
+        InputError: If it is not a positive number.
+    """
+    if gigabytes is None:
+        return default_memory_budget()
+    if not (math.isfinite(gigabytes) and gigabytes > 0):
+        raise InputError(f"MEMORY_BUDGET_GB must be a positive number, got {gigabytes}")
+    return int(gigabytes * 1e9)

@@ -1,0 +1,265 @@
+"""Training with recorded steps, shared by 10a and 12a."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from skerch.utils import InputError, NumericalError
+
+from .hessian import trainable
+from .jsonlog import JsonLog, file_stamp
+from .optimisers import make_optimizer, make_schedule
+from .problems import Problem, build_problem
+from .resources import default_device, parse_device
+from .script_config import key
+from .settings import TrainingSettings, load_settings
+
+DEFAULT_SETTINGS = Path(__file__).parent.parent / "config" / "basic_config.yaml"
+
+
+@dataclass
+class TrainingConfig:
+    """Keys that 10a and 12a have in common."""
+
+    OBS_DATASETS: str = key("directory with the data sets (see 09a)")
+    RECORD_STEPS: list[int] = key("steps to record, each before its update")
+    NUM_HESSIAN_DATAPOINTS: int = key("class-balanced data points per Hessian")
+    TUNING_CONF: str = key(
+        "settings per problem", str(DEFAULT_SETTINGS), shown="config/basic_config.yaml"
+    )
+    OPTIMIZER: str = key("an optimiser that the settings have", "SGD")
+    PROBLEM: str = key("a problem that the settings have", "mnist_mini")
+    RANDOM_SEED: int = key(
+        "seed of data split, initialisation and training",
+        lambda: secrets.randbelow(2**31),
+        "random",
+    )
+    MAX_STEPS: int | None = key("last training step", None, shown="all epochs")
+    DEVICE: str = key("cpu, cuda, cuda:1, ...", default_device, shown="cuda if available")
+    OUTPUT_DIR: str = key("where the run directory is made", "output")
+    OUTDIR_SUFFIX: str = key("appended to the name of the run directory", "")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training that is ready to start; nothing was written yet but its directory.
+
+    ``total_steps`` updates are made; a recorded step is the state before its update, and
+    ``total_steps`` itself the state after the last one.
+    """
+
+    run_id: str
+    run_dir: Path
+    stamp: str
+    problem: Problem
+    settings: TrainingSettings
+    seed: int
+    record_steps: tuple[int, ...]
+    total_steps: int
+    num_hessian: int
+    log: JsonLog
+
+
+def prepare_run(config: TrainingConfig, script: str) -> TrainingRun:
+    """Check everything, build the problem, make the run directory and log CONFIG and GLOBALS.
+
+    Raises:
+        InputError: If anything about the configuration cannot work; nothing is written then.
+    """
+    settings = load_settings(Path(config.TUNING_CONF), config.PROBLEM, config.OPTIMIZER)
+    device = parse_device(config.DEVICE)
+    if not 0 <= config.RANDOM_SEED < 2**32 - 10**8:
+        raise InputError(f"RANDOM_SEED must lie in [0, 2^32 - 10^8), got {config.RANDOM_SEED}")
+    problem = build_problem(
+        config.PROBLEM,
+        Path(config.OBS_DATASETS).expanduser(),
+        config.RANDOM_SEED,
+        settings.batch_size,
+        device,
+    )
+    all_steps = settings.num_epochs * problem.steps_per_epoch
+    if config.MAX_STEPS is not None and config.MAX_STEPS < 0:
+        raise InputError(f"MAX_STEPS must be at least 0, got {config.MAX_STEPS}")
+    total = all_steps if config.MAX_STEPS is None else min(all_steps, config.MAX_STEPS + 1)
+    steps = tuple(sorted(set(config.RECORD_STEPS)))
+    last = total if total == all_steps else total - 1
+    beyond = [step for step in steps if not 0 <= step <= last]
+    if beyond or not steps:
+        raise InputError(
+            f"RECORD_STEPS must be some of 0 ... {last} (this training has {settings.num_epochs} "
+            f"epochs of {problem.steps_per_epoch} steps, MAX_STEPS={config.MAX_STEPS}), "
+            f"got {beyond or 'none'}"
+        )
+    subsets = {
+        split: problem.hessian_subset(split, config.NUM_HESSIAN_DATAPOINTS)
+        for split in ("train", "test")
+    }
+    if "/" in config.OUTDIR_SUFFIX or "\0" in config.OUTDIR_SUFFIX:
+        raise InputError(f"OUTDIR_SUFFIX is part of a file name, got {config.OUTDIR_SUFFIX!r}")
+    stamp = file_stamp()
+    name = f"{stamp}__{config.PROBLEM}__{config.RANDOM_SEED}"
+    if config.OUTDIR_SUFFIX:
+        name += f"__{config.OUTDIR_SUFFIX}"
+    run_dir = Path(config.OUTPUT_DIR).expanduser() / name
+    hashes = {
+        split: subset_hash(problem.deterministic_data(split), idxs)
+        for split, idxs in subsets.items()
+    }
+    run_dir.mkdir(parents=True)
+    log = JsonLog(run_dir / f"{stamp}[{script}].log")
+    run = TrainingRun(
+        uuid.uuid4().hex, run_dir, stamp, problem, settings, config.RANDOM_SEED, steps, total,
+        config.NUM_HESSIAN_DATAPOINTS, log,
+    )  # fmt: skip
+    log("CONFIG", asdict(config))
+    log("GLOBALS", _globals(run, config, subsets, hashes))
+    return run
+
+
+def _globals(
+    run: TrainingRun, config: TrainingConfig, subsets: dict[str, Tensor], hashes: dict[str, str]
+) -> dict[str, Any]:
+    settings, params = run.settings, trainable(run.problem.net)
+    return {
+        "run_id": run.run_id,
+        "run_dir": str(run.run_dir),
+        "data_source": run.problem.data.source,
+        "batch_size": settings.batch_size,
+        "num_epochs": settings.num_epochs,
+        "max_steps": config.MAX_STEPS,
+        "steps_per_epoch": run.problem.steps_per_epoch,
+        "opt_name": settings.opt_name,
+        "opt_hpars": settings.opt_hpars,
+        "sched_name": settings.sched_name,
+        "sched_hpars": settings.sched_hpars,
+        "param_shapes": [list(p.shape) for p in params.values()],
+        "num_params": sum(p.numel() for p in params.values()),
+        "H_train_idxs": subsets["train"],
+        "H_test_idxs": subsets["test"],
+        "H_train_sha256": hashes["train"],
+        "H_test_sha256": hashes["test"],
+        "record_steps": run.record_steps,
+    }
+
+
+def subset_hash(dataset: Dataset, idxs: Tensor) -> str:
+    """Return a SHA-256 over inputs and labels of a subset, in order."""
+    digest = hashlib.sha256()
+    for idx in idxs.tolist():
+        X, y = dataset[idx]
+        digest.update(X.numpy().tobytes())
+        digest.update(int(y).to_bytes(8, "little"))
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def evaluate(problem: Problem, which: str) -> tuple[float, float]:
+    """Return mean loss (with the L2 term) and accuracy on ``which`` evaluation set."""
+    problem.net.eval()
+    total, correct, count = 0.0, 0, 0
+    for X, y in problem.eval_loader(which):
+        X, y = X.to(problem.device), y.to(problem.device)
+        outputs = problem.net(X)
+        total += float(problem.criterion(outputs, y)) * len(y)
+        correct += int((outputs.argmax(1) == y).sum())
+        count += len(y)
+    return total / count + float(problem.regularization()), correct / count
+
+
+@torch.no_grad()
+def hessian_loss(problem: Problem, split: str, num_data: int) -> float:
+    """Return the mean loss (without the L2 term) on the Hessian subset of ``split``."""
+    problem.net.eval()
+    total = sum(
+        float(problem.criterion(problem.net(X), y)) * len(y)
+        for X, y in problem.hessian_data(split, num_data)
+    )
+    return total / num_data
+
+
+def hessian_gradient(problem: Problem, split: str, num_data: int) -> Tensor:
+    """Return the gradient of :func:`hessian_loss`, ``[D]``."""
+    problem.net.eval()
+    params = list(trainable(problem.net).values())
+    total: Tensor | float = 0.0
+    for X, y in problem.hessian_data(split, num_data):
+        loss = problem.criterion(problem.net(X), y) * (len(y) / num_data)
+        total = total + torch.cat([g.flatten() for g in torch.autograd.grad(loss, params)])
+    assert isinstance(total, Tensor)
+    return total
+
+
+def _evaluation(run: TrainingRun, epoch: int, step: int) -> dict[str, Any]:
+    body: dict[str, Any] = {"epoch": epoch + 1, "global_step": step}
+    for which, prefix in (("train_eval", "train"), ("valid", "xv"), ("test", "test")):
+        body[f"{prefix}_loss"], body[f"{prefix}_acc"] = evaluate(run.problem, which)
+    return body
+
+
+def _batches(problem: Problem) -> Iterator[tuple[int, bool, Tensor, Tensor]]:
+    """Yield ``(epoch, begins the epoch, X, y)`` without end; epochs count from 0."""
+    epoch = 0
+    while True:
+        for position, (X, y) in enumerate(problem.train_loader(epoch)):
+            yield epoch, position == 0, X.to(problem.device), y.to(problem.device)
+        epoch += 1
+
+
+def train(run: TrainingRun, on_record: Callable[[int], None]) -> None:
+    """Train, logging evaluations, and call ``on_record(step)`` at each recorded step.
+
+    The network is in evaluation mode during that call and in training mode for each update.
+
+    Raises:
+        NumericalError: If the loss is not finite any more.
+    """
+    problem, log = run.problem, run.log
+    optimizer = make_optimizer(run.settings, problem.net.parameters())
+    schedule = make_schedule(
+        run.settings, optimizer, run.settings.num_epochs * problem.steps_per_epoch
+    )
+    bar = tqdm(total=run.total_steps, desc="training", unit="step", disable=None)
+    epoch = 0
+    for step, (epoch, first, X, y) in enumerate(_batches(problem)):
+        recorded = step in run.record_steps
+        if step == run.total_steps and not recorded:
+            break
+        if first and step < run.total_steps:
+            log("EVAL ROUND", _evaluation(run, epoch, step))
+        problem.net.train()
+        batch_loss = problem.criterion(problem.net(X), y)
+        if not torch.isfinite(batch_loss):
+            raise NumericalError(f"training diverged: the loss of step {step} is {batch_loss:g}")
+        if recorded:
+            log(
+                "TRAINING BATCH",
+                {
+                    "global_step": step,
+                    "epoch": epoch + 1,
+                    "batch_loss": float(batch_loss),
+                    "H_train_loss": hessian_loss(problem, "train", run.num_hessian),
+                    "H_test_loss": hessian_loss(problem, "test", run.num_hessian),
+                    "lr": optimizer.param_groups[0]["lr"],
+                },
+            )
+            on_record(step)
+        if step == run.total_steps:
+            break
+        optimizer.zero_grad()
+        (batch_loss + problem.regularization()).backward()
+        optimizer.step()
+        schedule.step()
+        bar.update()
+    bar.close()
+    log("FINAL EVALUATION", _evaluation(run, epoch, run.total_steps))

@@ -1,0 +1,527 @@
+"""Measurements in HDF5: one file each, a virtual data set over them, and a monolithic copy.
+
+Many processes write measurements at the same time, each as a file of its own that appears under
+its name only when it is complete (written aside, then renamed), with a checksum of its data and
+the provenance that its writer gives it. Sub-files are always read one by one: a virtual data set
+over more files than a process may open reads as zeros, without an error.
+
+Layout of a sub-file: ``data`` ``(dim,)`` and ``flags`` ``(1,)`` (text), as in the virtual file
+``data`` ``(dim, n)`` and ``flags`` ``(n,)``. Attributes hold what this module adds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from .utils import InputError, NumericalError, StoreError, default_memory_budget, rows_within
+
+DATA, FLAGS = "data", "flags"
+PROVENANCE, CHECKSUM = "provenance", "crc32"
+INITIAL_FLAG = "initialized"
+
+Provenance = Mapping[str, "str | int | float | bool"]
+
+# Why ``locking=False`` throughout: files of a store are never modified in place, only replaced as a
+# whole, so locks protect nothing here, and network file systems often refuse them.
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` that replaces it at the end, or vanishes on an error."""
+    aside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
+    try:
+        yield aside
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def open_h5(path: Path) -> h5py.File:
+    """Open ``path`` for reading.
+
+    Raises:
+        StoreError: If it is missing or not an HDF5 file.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file")
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise StoreError(f"{path}: not a readable HDF5 file ({error})") from None
+
+
+def own_dataset(file: h5py.File, name: str, virtual: bool = False) -> h5py.Dataset:
+    """Return data set ``name`` of ``file`` if its content lies in this very file.
+
+    Links to other files are not followed: a store may come from somebody else. A virtual data set
+    is accepted only where one is expected, and only over files beside it.
+    """
+    where = f"{file.filename}: data set {name!r}"
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise StoreError(f"{where} is missing or a link to somewhere else")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.external is not None:
+        raise StoreError(f"{where} does not hold its data itself")
+    if dataset.is_virtual != virtual:
+        raise StoreError(f"{where}: expected {'a virtual' if virtual else 'an ordinary'} data set")
+    if virtual and any(Path(s.file_name).name != s.file_name for s in dataset.virtual_sources()):
+        raise StoreError(f"{where} points outside its directory")
+    return dataset
+
+
+def read_provenance(file: h5py.File) -> dict[str, Any]:
+    """Return the provenance of an open file; empty if its writer gave none."""
+    text = file.attrs.get(PROVENANCE)
+    if text is None:
+        return {}
+    try:
+        provenance = json.loads(text)
+    except (ValueError, TypeError):
+        provenance = None
+    if not isinstance(provenance, dict):
+        raise StoreError(f"{file.filename}: its provenance cannot be read")
+    return provenance
+
+
+def format_indices(idxs: Sequence[int]) -> str:
+    """Write sorted indices compactly: ``0-3, 7``."""
+    runs: list[list[int]] = []
+    for i in sorted(idxs):
+        if runs and i == runs[-1][1] + 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def differences(expected: Provenance, found: Provenance) -> str:
+    """Say in one line where two provenances differ; empty if they agree on ``expected``'s keys."""
+    return "; ".join(
+        f"{name}: expected {value!r}, found {found.get(name)!r}"
+        for name, value in expected.items()
+        if found.get(name) != value
+    )
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One sub-file: ``data`` ``[dim]``, flag, provenance and the checksum it should have."""
+
+    data: np.ndarray
+    flag: str
+    provenance: dict[str, Any]
+    checksum: int | None
+
+
+@dataclass(frozen=True)
+class VirtualSet:
+    """What a virtual file says about its sub-files; ``shape`` is ``(dim, n)``."""
+
+    path: Path
+    shape: tuple[int, int]
+    dtype: np.dtype
+    subpaths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class StoreReport:
+    """State of each measurement of a virtual set.
+
+    Attributes:
+        measured: Indices that carry the success flag and the expected provenance.
+        problems: For every other index, why it does not count.
+        provenance: What all measured ones have in common (their whole provenance).
+    """
+
+    path: Path
+    measured: list[int]
+    problems: dict[int, str]
+    provenance: dict[str, Any]
+
+    def require_complete(self) -> None:
+        """Raise :class:`StoreError` that lists the indices which do not count, and why."""
+        if not self.problems:
+            return
+        reasons: dict[str, list[int]] = {}
+        for idx, reason in self.problems.items():
+            reasons.setdefault(reason, []).append(idx)
+        text = "; ".join(f"{format_indices(idxs)} ({why})" for why, idxs in reasons.items())
+        total = len(self.problems) + len(self.measured)
+        raise StoreError(
+            f"{self.path}: {len(self.problems)} of {total} measurements cannot be used: "
+            f"{text}. Measure these indices again"
+        )
+
+
+class DistributedHDF5:
+    """Creates, fills, inspects and merges measurement stores."""
+
+    SUBPATH_FORMAT = "{:010d}"
+    ALL = "ALL"
+
+    @classmethod
+    def subpath(cls, directory: Path, fmt: str, idx: int) -> Path:
+        """Return the path of measurement ``idx``; ``fmt`` is e.g. :data:`skerch.LO_FMT`."""
+        return Path(directory) / fmt.format(cls.SUBPATH_FORMAT.format(idx))
+
+    @classmethod
+    def create(cls, directory: Path, fmt: str, num: int, dim: int, dtype: np.dtype) -> Path:
+        """Create ``num`` empty sub-files of ``dim`` entries and the virtual file over them.
+
+        Space is reserved when a measurement is written, not here.
+
+        Returns:
+            Path of the virtual file.
+        """
+        directory = Path(directory)
+        image = _file_image(dim, np.dtype(dtype), None, INITIAL_FLAG, {})
+        data = h5py.VirtualLayout((dim, num), dtype)
+        flags = h5py.VirtualLayout((num,), h5py.string_dtype())
+        for idx in range(num):
+            path = cls.subpath(directory, fmt, idx)
+            _write_image(path, image)
+            data[:, idx] = h5py.VirtualSource(path.name, DATA, (dim,), dtype)
+            flags[idx : idx + 1] = h5py.VirtualSource(path.name, FLAGS, (1,), h5py.string_dtype())
+        all_path = directory / fmt.format(cls.ALL)
+        with replacing(all_path) as aside, h5py.File(aside, "w") as file:
+            file.create_virtual_dataset(DATA, data)
+            file.create_virtual_dataset(FLAGS, flags)
+        return all_path
+
+    @staticmethod
+    def write(
+        path: Path, values: np.ndarray | torch.Tensor, flag: str, provenance: Provenance
+    ) -> None:
+        """Write one measurement, replacing what was there only when it is complete.
+
+        Args:
+            path: The sub-file.
+            values: ``[dim]``.
+            flag: Success flag.
+            provenance: Whatever tells this measurement from those of another matrix.
+
+        Raises:
+            NumericalError: If a value is NaN or infinite; nothing is written.
+        """
+        array = np.ascontiguousarray(torch.as_tensor(values).detach().cpu().numpy())
+        if not np.isfinite(array).all():
+            bad = int((~np.isfinite(array)).sum())
+            raise NumericalError(f"{path.name}: {bad} of {array.size} values are NaN or infinite")
+        _write_image(Path(path), _file_image(len(array), array.dtype, array, flag, provenance))
+
+    @staticmethod
+    def load(path: Path, dim: int | None = None, dtype: np.dtype | None = None) -> Measurement:
+        """Read one measurement and verify its checksum.
+
+        Raises:
+            StoreError: If the file is missing, damaged, or of another size or dtype.
+        """
+        with open_h5(Path(path)) as file:
+            flag, provenance, checksum, data = _examine(file, dim, dtype)
+            values = data[:]
+        if checksum is not None and zlib.crc32(values) != checksum:
+            raise StoreError(f"{path}: the checksum of its data does not match")
+        return Measurement(values, flag, provenance, checksum)
+
+    @staticmethod
+    def load_virtual(all_path: Path) -> VirtualSet:
+        """Read the virtual file alone: shape, dtype and the paths of the sub-files in order."""
+        all_path = Path(all_path)
+        with open_h5(all_path) as file:
+            data = own_dataset(file, DATA, virtual=True)
+            sources = data.virtual_sources()
+            shape, dtype = data.shape, data.dtype
+        names: dict[int, str] = {}
+        for source in sources:
+            begin, end = source.vspace.get_select_bounds()
+            if begin[1] == end[1]:
+                names[begin[1]] = source.file_name
+        if len(shape) != 2 or sorted(names) != list(range(shape[1])):
+            raise StoreError(f"{all_path}: expected one sub-file for each column of {shape}")
+        subpaths = tuple(all_path.with_name(names[i]) for i in range(shape[1]))
+        return VirtualSet(all_path, (shape[0], shape[1]), dtype, subpaths)
+
+    @classmethod
+    def analyze_virtual(
+        cls,
+        all_path: Path,
+        ok_flag: str,
+        provenance: Provenance | None = None,
+        allow_unknown: bool = False,
+    ) -> StoreReport:
+        """Say of each measurement whether it can be used, without reading its data.
+
+        Args:
+            all_path: The virtual file.
+            ok_flag: Flag of a successful measurement.
+            provenance: What each must carry. Without it, all must carry the same.
+            allow_unknown: Accept files without any provenance (of other tools).
+        """
+        layout = cls.load_virtual(all_path)
+        measured: list[int] = []
+        problems: dict[int, str] = {}
+        common: dict[str, Any] | None = None
+        for idx, path in enumerate(layout.subpaths):
+            try:
+                with open_h5(path) as file:
+                    flag, found, _, data = _examine(file, layout.shape[0], layout.dtype)
+                    stored = data.id.get_storage_size()
+            except StoreError as error:
+                missing = not path.is_file()
+                problems[idx] = "missing" if missing else str(error).partition(": ")[2]
+                continue
+            problem = _problem(flag, ok_flag, stored, found, provenance, common, allow_unknown)
+            if problem:
+                problems[idx] = problem
+            else:
+                measured.append(idx)
+                common = found if common is None else common
+        return StoreReport(layout.path, measured, problems, common or {})
+
+    @classmethod
+    def merge_all(
+        cls,
+        all_path: Path,
+        out_path: Path,
+        ok_flag: str | None = None,
+        provenance: Provenance | None = None,
+        memory_budget: int | None = None,
+        delete_subfiles: bool = False,
+        overwrite: bool = False,
+        allow_unknown: bool = False,
+    ) -> Path:
+        """Copy all measurements into one contiguous ``(dim, n)`` data set, by blocks of rows.
+
+        The monolithic file replaces an existing one only when it is complete. Checksums are
+        verified on the way.
+
+        Args:
+            all_path: The virtual file.
+            out_path: The monolithic file.
+            ok_flag: If given, every measurement must carry it; otherwise the flags are copied as
+                they are, and measurements that were never written are zero.
+            provenance: What every measurement must carry; without it, all must carry the same.
+            memory_budget: Bytes to hold at once; default a quarter of the machine.
+            delete_subfiles: Remove the sub-files after success.
+            overwrite: Replace an existing monolithic file of the same shape and dtype.
+            allow_unknown: Accept files without provenance.
+
+        Raises:
+            InputError: If the output exists (or is something else than an earlier merge).
+            StoreError: If measurements are missing, stale, mixed or damaged; the line lists them.
+        """
+        layout, out_path = cls.load_virtual(all_path), Path(out_path)
+        _check_output(layout, out_path, overwrite)
+        if ok_flag is not None:
+            report = cls.analyze_virtual(all_path, ok_flag, provenance, allow_unknown)
+            report.require_complete()
+            common = report.provenance
+        else:
+            common = _common_provenance(layout)
+        budget = default_memory_budget() if memory_budget is None else memory_budget
+        with replacing(out_path) as aside, h5py.File(aside, "w") as out:
+            flags = _copy_columns(layout, out, common, ok_flag, budget)
+            out.create_dataset(FLAGS, data=flags, dtype=h5py.string_dtype())
+            out.attrs[PROVENANCE] = json.dumps(common)
+        if delete_subfiles:
+            for path in layout.subpaths:
+                path.unlink()
+        return out_path
+
+
+def load_merged(
+    path: Path, ok_flag: str, provenance: Provenance | None = None, allow_unknown: bool = False
+) -> h5py.File:
+    """Open a monolithic file, verified: all flags are ``ok_flag`` and the provenance is right.
+
+    Raises:
+        StoreError: Otherwise; the line lists the indices or the differences.
+    """
+    file = open_h5(Path(path))
+    try:
+        own_dataset(file, DATA)
+        flags = own_dataset(file, FLAGS).asstr()[:]
+        wrong = [i for i, flag in enumerate(flags) if flag != ok_flag]
+        if wrong:
+            raise StoreError(
+                f"{path}: {len(wrong)} of {len(flags)} measurements do not carry the flag "
+                f"{ok_flag!r}: {format_indices(wrong)}"
+            )
+        found = read_provenance(file)
+        if provenance and not (allow_unknown and not found):
+            wrong_keys = differences(provenance, found)
+            if wrong_keys:
+                raise StoreError(f"{path}: {wrong_keys}")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _file_image(
+    dim: int, dtype: np.dtype, values: np.ndarray | None, flag: str, provenance: Provenance
+) -> bytes:
+    # Built in memory: one write to disk instead of HDF5's many small ones.
+    with h5py.File("image", "w", driver="core", backing_store=False, libver="v110") as file:
+        file.create_dataset(DATA, shape=(dim,), dtype=dtype, data=values)
+        file.create_dataset(FLAGS, data=[flag], dtype=h5py.string_dtype())
+        if values is not None:
+            file.attrs[PROVENANCE] = json.dumps(dict(provenance))
+            file.attrs[CHECKSUM] = zlib.crc32(values)
+        file.flush()
+        return file.id.get_file_image()
+
+
+def _write_image(path: Path, image: bytes) -> None:
+    with replacing(path) as aside, open(aside, "wb", buffering=0) as file:
+        written = file.write(image)
+        if written != len(image):
+            raise OSError(f"{path}: only {written} of {len(image)} bytes were written")
+
+
+def _examine(
+    file: h5py.File, dim: int | None, dtype: np.dtype | None
+) -> tuple[str, dict[str, Any], int | None, h5py.Dataset]:
+    data, flags = own_dataset(file, DATA), own_dataset(file, FLAGS)
+    if data.ndim != 1 or (dim is not None and data.shape != (dim,)):
+        raise StoreError(f"{file.filename}: expected data of shape ({dim},), found {data.shape}")
+    if dtype is not None and data.dtype != dtype:
+        raise StoreError(f"{file.filename}: expected dtype {dtype}, found {data.dtype}")
+    if flags.shape != (1,) or h5py.check_string_dtype(flags.dtype) is None:
+        raise StoreError(f"{file.filename}: expected one text in {FLAGS!r}")
+    checksum = file.attrs.get(CHECKSUM)
+    return (
+        flags.asstr()[0],
+        read_provenance(file),
+        None if checksum is None else int(checksum),
+        data,
+    )
+
+
+def _problem(
+    flag: str,
+    ok_flag: str,
+    stored_bytes: int,
+    found: dict[str, Any],
+    provenance: Provenance | None,
+    common: dict[str, Any] | None,
+    allow_unknown: bool,
+) -> str:
+    if flag == INITIAL_FLAG:
+        return "not measured"
+    if flag != ok_flag:
+        return f"flag is {flag!r} instead of {ok_flag!r}"
+    if stored_bytes == 0:
+        return "flagged, but never written"
+    if not found and allow_unknown:
+        return ""
+    if provenance is not None:
+        wrong = differences(provenance, found)
+        return f"of another Hessian: {wrong}" if wrong else ""
+    if common is not None and found != common:
+        return f"of another Hessian: {differences(common, found) or 'more provenance'}"
+    return ""
+
+
+def _check_output(layout: VirtualSet, out_path: Path, overwrite: bool) -> None:
+    if not out_path.parent.is_dir():
+        raise InputError(f"{out_path}: its directory does not exist")
+    if not out_path.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{out_path}: exists already; remove it or ask to overwrite it")
+    try:
+        with open_h5(out_path) as old:
+            data = own_dataset(old, DATA)
+            same = data.shape == layout.shape and data.dtype == layout.dtype and FLAGS in old
+    except StoreError:
+        same = False
+    if not same:
+        raise InputError(
+            f"{out_path}: exists and is not a merged store of shape {layout.shape} and dtype "
+            f"{layout.dtype}; it is left alone"
+        )
+
+
+def _common_provenance(layout: VirtualSet) -> dict[str, Any]:
+    """Return the provenance of all measured sub-files, refusing a mixture."""
+    first: tuple[Path, dict[str, Any]] | None = None
+    for path in layout.subpaths:
+        with open_h5(path) as file:
+            flag, found, _, _ = _examine(file, layout.shape[0], layout.dtype)
+        if flag == INITIAL_FLAG:
+            continue
+        if first is None:
+            first = (path, found)
+        elif found != first[1]:
+            wrong = differences(first[1], found) or "more provenance"
+            raise StoreError(f"{path} and {first[0]} are of different Hessians: {wrong}")
+    return first[1] if first else {}
+
+
+def _copy_columns(
+    layout: VirtualSet,
+    out: h5py.File,
+    common: dict[str, Any],
+    ok_flag: str | None,
+    budget: int,
+) -> list[str]:
+    (dim, num), itemsize = layout.shape, layout.dtype.itemsize
+    # Columns as read, their transpose, and what HDF5 holds of it.
+    rows = min(dim, rows_within(budget / 3, num * itemsize, f"merging {layout.path.name}"))
+    data = out.create_dataset(DATA, shape=layout.shape, dtype=layout.dtype)
+    buffer = np.empty((num, rows), dtype=layout.dtype)
+    flags = [INITIAL_FLAG] * num
+    sums: list[int] = [0] * num
+    expected: list[int | None] = [None] * num
+    for begin in range(0, dim, rows):
+        end = min(begin + rows, dim)
+        block = buffer[:, : end - begin]
+        for idx, path in enumerate(layout.subpaths):
+            with open_h5(path) as file:
+                flag, found, checksum, column = _examine(file, dim, layout.dtype)
+                changed = (flag != ok_flag) if ok_flag is not None else False
+                if begin == 0:
+                    flags[idx], expected[idx] = flag, checksum
+                if (
+                    changed
+                    or (flag, checksum) != (flags[idx], expected[idx])
+                    or (flag != INITIAL_FLAG and found != common)
+                ):
+                    raise StoreError(f"{path}: was changed while it was merged")
+                column.read_direct(block[idx], np.s_[begin:end])
+            sums[idx] = zlib.crc32(block[idx].data, sums[idx])
+        if all(flag == INITIAL_FLAG for flag in flags):
+            return flags  # nothing was measured: HDF5 reserves the space when it is
+        data[begin:end] = torch.from_numpy(block).T.contiguous().numpy()
+    wrong = [i for i in range(num) if expected[i] is not None and sums[i] != expected[i]]
+    if wrong:
+        raise StoreError(
+            f"{layout.path}: the checksum does not match for measurements {format_indices(wrong)}. "
+            "Measure these indices again"
+        )
+    return flags
+
+
+_SHAPE = re.compile(r"(\d+),(\d+)")
+
+
+def parse_shape(text: str) -> tuple[int, int]:
+    """Read ``H,W``."""
+    match = _SHAPE.fullmatch(text.strip())
+    if not match or not all(int(x) > 0 for x in match.groups()):
+        raise InputError(f"expected a shape such as 7030,7030, got {text!r}")
+    return int(match[1]), int(match[2])
