@@ -1,7 +1,7 @@
 """Draws figures from the logs of 10d (or 12a) and prints a table of the overlap.
 
-Writes overview.png, overview.pdf and one CSV for each panel: overlap against k with the chance level
-k/D, the spectrum, and the scree bounds.
+Writes overview.png, overview.pdf and one CSV for each panel: overlap against k with the chance
+level k/D, the spectrum, and the scree bounds.
 """
 
 import os

@@ -1,1 +1,6 @@
 """What the experiment scripts share: problems, data, the Hessian operator, logs, overlap, plots."""
+
+import warnings
+
+# Packages that curvlinops imports use torch.jit, which torch 2.14 deprecates; users can do nothing.
+warnings.filterwarnings("ignore", message="`torch.jit", module="torch")

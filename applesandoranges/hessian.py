@@ -64,15 +64,25 @@ def load_state(net: nn.Module, params: Tensor, buffers: Mapping[str, Tensor]) ->
     dim = sum(p.numel() for p in targets.values())
     if tuple(params.shape) != (dim,):
         raise InputError(f"expected {dim} parameters, got {tuple(params.shape)}")
-    own_buffers = dict(net.named_buffers())
-    if own_buffers.keys() != buffers.keys():
-        missing = sorted(own_buffers.keys() ^ buffers.keys())
-        raise InputError(f"the recorded buffers are not those of the network: {missing[:5]}")
+    load_buffers(net, buffers)
+    first = next(iter(targets.values()))
     with torch.no_grad():
-        first = next(iter(targets.values()))
         vector_to_parameters(params.to(first), targets.values())
-        for name, value in buffers.items():
-            own_buffers[name].copy_(value)
+
+
+@torch.no_grad()
+def load_buffers(net: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+    """Set the buffers of ``net``.
+
+    Raises:
+        InputError: If they are not those of this network.
+    """
+    own = dict(net.named_buffers())
+    if own.keys() != buffers.keys():
+        wrong = sorted(own.keys() ^ buffers.keys())
+        raise InputError(f"the recorded buffers are not those of the network: {wrong[:5]}")
+    for name, value in buffers.items():
+        own[name].copy_(value)
 
 
 def tensor_hash(*tensors: Tensor) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import coloredlogs
 import pandas as pd
+from humanfriendly.terminal import terminal_supports_colors
 
 from skerch.utils import InputError
 
@@ -41,33 +42,35 @@ class JsonLog:
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        self._logger = logging.getLogger(f"applesandoranges.jsonlog.{id(self)}")
-        self._logger.propagate = False
-        self._logger.setLevel(logging.DEBUG)
+        #: For :func:`tqdm.contrib.logging.logging_redirect_tqdm`.
+        self.logger = logging.getLogger(f"applesandoranges.jsonlog.{id(self)}")
+        self.logger.propagate = False
+        self.logger.setLevel(logging.DEBUG)
+        self._handlers: list[logging.Handler] = []
 
     def __call__(self, header: str, body: Any) -> None:
         """Log one event; NaN and infinities become ``null``."""
-        if not self._logger.handlers:
+        if not self._handlers:
             self._open()
         stamp = datetime.now().strftime(TIME_FORMAT)[:-3]
         line = json.dumps([stamp, [header, _plain(body)]], allow_nan=False)
-        self._logger.log(logging.ERROR if header == "ERROR" else logging.INFO, "%s", line)
+        self.logger.log(logging.ERROR if header == "ERROR" else logging.INFO, "%s", line)
 
     def _open(self) -> None:
-        file_handler = logging.FileHandler(self.path, mode="x")
-        file_handler.setFormatter(logging.Formatter("%(message)s"))
-        self._logger.addHandler(file_handler)
-        coloredlogs.install(
-            logger=self._logger, fmt="%(message)s", stream=sys.stdout, level="DEBUG"
-        )
-        self._logger.handlers[-1].addFilter(_shorten)
+        file = logging.FileHandler(self.path, mode="x")
+        terminal = logging.StreamHandler(sys.stdout)
+        colours = terminal_supports_colors(sys.stdout)
+        terminal.setFormatter(_TerminalFormatter(None if colours else {}))
+        self._handlers = [file, terminal]
+        for handler in self._handlers:
+            self.logger.addHandler(handler)
 
     def close(self) -> None:
         """Close the file."""
-        for handler in list(self._logger.handlers):
-            self._logger.removeHandler(handler)
-            if isinstance(handler, logging.FileHandler):
-                handler.close()
+        for handler in self._handlers:
+            self.logger.removeHandler(handler)
+            handler.close()
+        self._handlers = []
 
     def __enter__(self) -> JsonLog:
         return self
@@ -76,11 +79,20 @@ class JsonLog:
         self.close()
 
 
-def _shorten(record: logging.LogRecord) -> bool:
-    message = record.getMessage()
-    if len(message) > TERMINAL_WIDTH:
-        record.msg, record.args = "%s ... [%d characters]", (message[:TERMINAL_WIDTH], len(message))
-    return True
+class _TerminalFormatter(coloredlogs.ColoredFormatter):
+    """Cuts long lines; colours by level, unless it is given no styles."""
+
+    def __init__(self, level_styles: dict[str, Any] | None):
+        super().__init__(fmt="%(message)s", level_styles=level_styles)
+
+    def format(self, record: logging.LogRecord) -> str:
+        short, message = logging.makeLogRecord(vars(record)), record.getMessage()
+        if len(message) > TERMINAL_WIDTH:
+            short.msg, short.args = (
+                f"{message[:TERMINAL_WIDTH]} ... [{len(message)} characters]",
+                (),
+            )
+        return super().format(short)
 
 
 def _plain(value: Any) -> Any:

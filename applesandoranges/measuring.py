@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from skerch import INNER_FMT, LO_FMT
 from skerch.distributed_decompositions import check_sizes
@@ -129,36 +130,25 @@ def measure(
     budget = default_memory_budget() if memory_budget is None else memory_budget
     size = block_size or block_size_within(budget, recorded.dim)
     Phi, Psi = recorded.test_matrices(store.num_inner)
-    bar = tqdm(total=len(missing), desc="measuring", unit="hvp", disable=None)
-    for begin in range(0, len(missing), size):
-        block = missing[begin : begin + size]
-        for idx in block:
-            log(
-                "INFO",
-                [
-                    "Performing measurement",
-                    {"step": recorded.step, "idx": idx, "H_test": recorded.test},
-                ],
-            )
-        try:
-            result = innermeas_batch_torch(block, recorded.operator, Phi, Psi, DTYPE)
-            outer, inner = result.outer.T.cpu().numpy(), result.inner.T.cpu().numpy()
-            for row, idx in enumerate(block):
-                store.write(idx, outer[row], inner[row], flag, provenance)
-        except NumericalError as error:
-            raise NumericalError(
-                f"step {recorded.step}, {recorded.identity['split']}: {error}"
-            ) from None
-        for idx in block:
-            log(
-                "INFO",
-                [
-                    "Measurement successful!",
-                    {"step": recorded.step, "idx": idx, "H_test": recorded.test},
-                ],
-            )
-        bar.update(len(block))
-    bar.close()
+    split = recorded.identity["split"]
+    with (
+        logging_redirect_tqdm([log.logger]),
+        tqdm(total=len(missing), desc="measuring", unit="hvp", disable=None) as bar,
+    ):
+        for begin in range(0, len(missing), size):
+            block = missing[begin : begin + size]
+            for idx in block:
+                log("INFO", ["Performing measurement", where | {"idx": idx}])
+            try:
+                result = innermeas_batch_torch(block, recorded.operator, Phi, Psi, DTYPE)
+                outer, inner = result.outer.T.cpu().numpy(), result.inner.T.cpu().numpy()
+                for row, idx in enumerate(block):
+                    store.write(idx, outer[row], inner[row], flag, provenance)
+            except NumericalError as error:
+                raise NumericalError(f"step {recorded.step}, {split}: {error}") from None
+            for idx in block:
+                log("INFO", ["Measurement successful!", where | {"idx": idx}])
+            bar.update(len(block))
     return len(missing)
 
 

@@ -64,7 +64,7 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str]) -> ConfigT:
         if types[name] in (str, str | None):
             continue  # verbatim; OmegaConf would look for ${interpolations} in it
         try:
-            base[name] = value
+            OmegaConf.update(base, name, value)
             values[name] = OmegaConf.to_container(base)[name]  # type: ignore[index,call-overload]
         except OmegaConfBaseException:
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from skerch.utils import InputError, NumericalError
 
-from .hessian import trainable
+from .hessian import buffer_state, load_buffers, trainable
 from .jsonlog import JsonLog, file_stamp
 from .optimisers import make_optimizer, make_schedule
 from .problems import Problem, build_problem
@@ -229,37 +231,39 @@ def train(run: TrainingRun, on_record: Callable[[int], None]) -> None:
     schedule = make_schedule(
         run.settings, optimizer, run.settings.num_epochs * problem.steps_per_epoch
     )
-    bar = tqdm(total=run.total_steps, desc="training", unit="step", disable=None)
-    epoch = 0
-    for step, (epoch, first, X, y) in enumerate(_batches(problem)):
-        recorded = step in run.record_steps
-        if step == run.total_steps and not recorded:
-            break
-        if first and step < run.total_steps:
-            log("EVAL ROUND", _evaluation(run, epoch, step))
-        problem.net.train()
-        batch_loss = problem.criterion(problem.net(X), y)
-        if not torch.isfinite(batch_loss):
-            raise NumericalError(f"training diverged: the loss of step {step} is {batch_loss:g}")
-        if recorded:
-            log(
-                "TRAINING BATCH",
-                {
-                    "global_step": step,
-                    "epoch": epoch + 1,
-                    "batch_loss": float(batch_loss),
-                    "H_train_loss": hessian_loss(problem, "train", run.num_hessian),
-                    "H_test_loss": hessian_loss(problem, "test", run.num_hessian),
-                    "lr": optimizer.param_groups[0]["lr"],
-                },
-            )
-            on_record(step)
-        if step == run.total_steps:
-            break
-        optimizer.zero_grad()
-        (batch_loss + problem.regularization()).backward()
-        optimizer.step()
-        schedule.step()
-        bar.update()
-    bar.close()
+    with (
+        logging_redirect_tqdm([log.logger]),
+        tqdm(total=run.total_steps, desc="training", unit="step", disable=None) as bar,
+    ):
+        for step, (epoch, first, X, y) in enumerate(_batches(problem)):
+            last, recorded = step == run.total_steps, step in run.record_steps
+            if last and not recorded:
+                break
+            if first and not last:
+                log("EVAL ROUND", _evaluation(run, epoch, step))
+            body: dict[str, Any] = {"global_step": step, "epoch": epoch + 1}
+            if recorded:
+                # Before the batch passes through the network, which moves BatchNorm's statistics.
+                on_record(step)
+                losses = {
+                    f"H_{split}_loss": hessian_loss(problem, split, run.num_hessian)
+                    for split in ("train", "test")
+                }
+                buffers = buffer_state(problem.net)
+            problem.net.train()
+            loss = problem.criterion(problem.net(X), y)
+            batch_loss = loss.item()
+            if not math.isfinite(batch_loss):
+                raise NumericalError(f"training diverged: the loss of step {step} is {batch_loss}")
+            if recorded:
+                lr = optimizer.param_groups[0]["lr"]
+                log("TRAINING BATCH", body | {"batch_loss": batch_loss} | losses | {"lr": lr})
+            if last:
+                load_buffers(problem.net, buffers)
+                break
+            optimizer.zero_grad()
+            (loss + problem.regularization()).backward()
+            optimizer.step()
+            schedule.step()
+            bar.update()
     log("FINAL EVALUATION", _evaluation(run, epoch, run.total_steps))

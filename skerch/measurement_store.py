@@ -232,7 +232,7 @@ class DistributedHDF5:
         with open_h5(Path(path)) as file:
             flag, provenance, checksum, data = _examine(file, dim, dtype)
             values = data[:]
-        if checksum is not None and zlib.crc32(values) != checksum:
+        if checksum is not None and zlib.crc32(values.data) != checksum:
             raise StoreError(f"{path}: the checksum of its data does not match")
         return Measurement(values, flag, provenance, checksum)
 
@@ -380,7 +380,7 @@ def _file_image(
         file.create_dataset(FLAGS, data=[flag], dtype=h5py.string_dtype())
         if values is not None:
             file.attrs[PROVENANCE] = json.dumps(dict(provenance))
-            file.attrs[CHECKSUM] = zlib.crc32(values)
+            file.attrs[CHECKSUM] = zlib.crc32(values.data)
         file.flush()
         return file.id.get_file_image()
 

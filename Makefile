@@ -1,0 +1,45 @@
+# `make demo` and `make test` do all of their own set-up. Variables: PYTHON (3.10 to 3.13), DEMO_DIR.
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_DIR ?= output/demo
+PYTEST_ARGS ?=
+PY := $(VENV)/bin/python
+
+.PHONY: demo test test-all lint format clean help
+
+help:
+	@echo "make demo    train mnist_mini on real digits, sketch two Hessians, draw their overlap"
+	@echo "make test    the tests, without the slow ones"
+	@echo "make test-all  the tests, slow ones included"
+	@echo "make lint    style, types and shell scripts"
+
+$(VENV)/.run: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@touch $@
+
+demo: $(VENV)/.run
+	PYTHON="$(PY)" ./demo.sh "$(DEMO_DIR)"
+
+test: $(VENV)/.dev
+	$(PY) -m pytest -n 2 -m "not slow and not slurm" $(PYTEST_ARGS)
+
+test-all: $(VENV)/.dev
+	$(PY) -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(PY) -m mypy
+	git ls-files -z '*.sh' '*.slurm' '.ci/run' | xargs -0 $(VENV)/bin/shellcheck
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,22 @@
+"""Look-ups by name that help who mistypes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from skerch.utils import InputError
+
+
+def check_name(what: str, name: str, valid: Iterable[str]) -> None:
+    """Check that ``name`` is one of ``valid``.
+
+    Raises:
+        InputError: If not; in one line with the nearest valid name and all of them.
+    """
+    names = list(valid)
+    if name not in names:
+        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
+        raise InputError(
+            f"unknown {what} {name!r}; the nearest valid one is {near[0]}, all: {', '.join(names)}"
+        )

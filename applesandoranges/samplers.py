@@ -1,0 +1,83 @@
+"""Which data points are used when: splits, the training order, class-balanced subsets.
+
+Everything is drawn from CPU generators of its own, so that neither the device nor other consumers
+of randomness change the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from skerch.utils import InputError, randperm
+
+#: Between the seed of the split and the one of the first epoch's order.
+EPOCH_SEED_OFFSET = 4933327
+
+
+def split_indices(n: int, seed: int, num_valid: int = 10_000) -> tuple[Tensor, Tensor]:
+    """Split ``0 ... n-1`` at random into training and validation indices.
+
+    Returns:
+        ``(train, valid)``, ``int64``, of lengths ``n - num_valid`` and ``num_valid``.
+
+    Raises:
+        InputError: If nothing would be left to train on.
+    """
+    if not 0 <= num_valid < n:
+        raise InputError(f"expected 0 <= validation points < {n} data points, got {num_valid}")
+    permutation = randperm(n, seed)
+    return permutation[num_valid:], permutation[:num_valid]
+
+
+class EpochSampler(Sampler[int]):
+    """Random order of ``indices``, a different one in each epoch, given by ``(seed, epoch)``.
+
+    Epochs count from 0; :meth:`set_epoch` chooses the one that the next iteration goes through.
+    """
+
+    def __init__(self, indices: Tensor, seed: int):
+        self.indices = indices
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        order = randperm(len(self), self.seed + EPOCH_SEED_OFFSET + self.epoch)
+        return iter(self.indices[order].tolist())
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def balanced_indices(labels: Tensor, size: int) -> Tensor:
+    """Return ``size`` indices with equally many of each class: its lowest ones, ascending.
+
+    Args:
+        labels: Integer classes of all data points, ``[N]``.
+        size: Length of the result, a multiple of the number of classes.
+
+    Raises:
+        InputError: If ``size`` is not such a multiple or a class has too few data points.
+    """
+    classes, counts = labels.unique(return_counts=True)
+    per_class, remainder = divmod(size, len(classes))
+    if remainder or per_class < 1:
+        raise InputError(
+            f"expected a positive multiple of {len(classes)} (the number of classes), got {size}"
+        )
+    if per_class > int(counts.min()):
+        raise InputError(
+            f"expected at most {int(counts.min()) * len(classes)} class-balanced data points, "
+            f"got {size}"
+        )
+    # A stable sort keeps the indices of each class ascending.
+    order, starts = labels.argsort(stable=True), counts.cumsum(0) - counts
+    positions = starts[:, None] + torch.arange(per_class)
+    return order[positions.flatten()].sort().values

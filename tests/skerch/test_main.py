@@ -1,0 +1,102 @@
+"""The command line: results, one-line errors, exit status, nothing changed on refusal."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from skerch.__main__ import main
+
+LAYOUT = ["create_hdf5_layout", "--dtype", "float32", "--shape", "30,30", "--outer", "3",
+          "--inner", "6"]  # fmt: skip
+
+
+def run(argv, capsys):
+    try:
+        status = main([str(word) for word in argv])
+    except SystemExit as error:
+        status = error.code
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_prio_hpars_prints_the_reference(capsys):
+    status, out, _ = run(
+        ["prio_hpars", "--shape", "7030,7030", "--budget", 5_000_000, "--sym", "--json"], capsys
+    )
+    assert (status, json.loads(out)) == (0, {"outer": 543, "inner": 1087})
+
+
+def test_post_bounds_prints_the_reference(capsys):
+    status, out, _ = run(["post_bounds", "--apost_n", 30, "--apost_err", 0.5, "--json"], capsys)
+    assert status == 0
+    assert json.loads(out) == pytest.approx(
+        {"P(err<=0.5x)": 0.055177075636476565, "P(err>=1.5x)": 0.24219226655288198}, rel=1e-12
+    )
+
+
+def test_layout_then_merge(tmp_path, capsys):
+    directory = tmp_path / "meas dir"
+    directory.mkdir()
+    status, out, _ = run([*LAYOUT, "--hdf5dir", directory, "--sym"], capsys)
+    assert status == 0
+    assert "leftouter_ALL.h5" in out
+    assert "rightouter" not in out
+    merge = ["merge_hdf5", "--in_path", directory / "inner_ALL.h5", "--out_path"]
+    assert run([*merge, directory / "inner_MERGED.h5"], capsys)[0] == 0
+    status, _, err = run([*merge, directory / "inner_MERGED.h5"], capsys)
+    assert status == 2
+    assert "exists already" in err
+    status, _, err = run([*merge, directory / "other.h5", "--ok_flag", "measured"], capsys)
+    assert status == 1
+    assert "6 of 6 measurements cannot be used: 0-5 (not measured)" in err
+    assert not (directory / "other.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "COMMAND"),
+        (["merge"], "invalid choice: 'merge'"),
+        (["prio_hpars", "--shape", "7030", "--budget", "10"], "expected a shape"),
+        (["prio_hpars", "--shape", "7030,7030", "--budget", "10"], "holds no sketch"),
+        (["prio_hpars", "--shape", "70,30", "--budget", "9999", "--sym"], "square"),
+        (["post_bounds", "--apost_n", "0", "--apost_err", "0.5"], "at least 1"),
+        (["post_bounds", "--apost_n", "3", "--apost_err", "1.5"], r"(0, 1]"),
+        (["post_bounds", "--apost_n", "x", "--apost_err", "1"], "invalid int"),
+        (["merge_hdf5", "--in_path", "a", "--out_path", "b", "--delete_subfiles"], "--ok_flag"),
+        ([*LAYOUT[:-1], "2", "--hdf5dir", "NEW"], "outer=3, inner=2"),
+        ([*LAYOUT[:-1], "99", "--hdf5dir", "NEW"], "inner=99"),
+        ([*LAYOUT, "--hdf5dir", "USED"], "expected a new or an empty directory"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:1]),
+)
+def test_wrong_input_is_one_line_and_status_2(tmp_path, capsys, argv, message):
+    used, new = tmp_path / "used", tmp_path / "new"
+    used.mkdir()
+    (used / "notes").write_text("mine")
+    argv = [{"USED": used, "NEW": new}.get(word, word) for word in argv]
+    status, out, err = run(argv, capsys)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not new.exists()
+    assert [p.name for p in used.iterdir()] == ["notes"]
+
+
+def test_missing_store_is_a_failure_in_one_line(tmp_path, capsys):
+    status, _, err = run(
+        ["merge_hdf5", "--in_path", tmp_path / "no.h5", "--out_path", tmp_path / "m.h5"], capsys
+    )
+    assert status == 1
+    assert "no such file" in err
+    assert err.count("\n") == 1
+
+
+def test_module_can_be_run():
+    done = subprocess.run(
+        [sys.executable, "-m", "skerch", "post_bounds", "--help"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "--apost_err" in done.stdout

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import h5py
+import pytest
+import torch
+
+from skerch.row_blocks import RowBlocks
+from skerch.utils import InputError, default_memory_budget
+
+D, N = 23, 4
+F64 = torch.float64
+SOURCES = ["tensor-f64", "tensor-f32", "hdf5-f64", "hdf5-f32", "hdf5-chunked"]
+
+
+def budget_of(rows):
+    """The smallest budget in which blocks of ``rows`` rows fit."""
+    return RowBlocks.WORKING_COPIES * 8 * N * rows
+
+
+@pytest.fixture
+def dense(gaussian):
+    # Exact in float32, so that the stored dtype changes nothing.
+    return gaussian(D, N).float().double()
+
+
+@pytest.fixture(params=SOURCES)
+def matrix(request, dense, tmp_path):
+    kind, option = request.param.split("-")
+    dtype = torch.float32 if option == "f32" else F64
+    if kind == "tensor":
+        yield dense.to(dtype)
+        return
+    with h5py.File(tmp_path / "matrix.h5", "w") as file:
+        chunks = (5, 2) if option == "chunked" else None
+        yield file.create_dataset("data", data=dense.to(dtype).numpy(), chunks=chunks)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 22, 23, 100])
+class TestBlocks:
+    def test_they_are_the_matrix(self, matrix, dense, rows):
+        blocks = list(RowBlocks(matrix, budget_of(rows)))
+        assert all(block.dtype == F64 for _, block in blocks)
+        assert torch.equal(torch.cat([block for _, block in blocks]), dense)
+        assert [i for at, _ in blocks for i in range(at.start, at.stop)] == list(range(D))
+
+    def test_they_are_as_large_as_fits(self, matrix, rows):
+        sizes = [len(block) for _, block in RowBlocks(matrix, budget_of(rows))]
+        expected = min(rows, D)
+        assert sizes[:-1] == [expected] * (len(sizes) - 1)
+        assert sizes[-1] <= expected
+        assert RowBlocks(matrix, budget_of(rows)).block_rows == expected
+        assert RowBlocks(matrix, budget_of(rows + 1) - 1).block_rows == expected
+
+    def test_products(self, matrix, dense, rows, gaussian, assert_close):
+        Y, right, left = RowBlocks(matrix, budget_of(rows)), gaussian(N, 3), gaussian(D, 3)
+        assert_close(Y.matmul(right), dense @ right)
+        assert_close(Y.t_matmul(left), dense.T @ left)
+
+    def test_products_with_single_precision_are_in_double(self, matrix, dense, rows, gaussian):
+        Y, right, left = RowBlocks(matrix, budget_of(rows)), gaussian(N, 3), gaussian(D, 3)
+        assert Y.matmul(right.float()).dtype == Y.t_matmul(left.float()).dtype == F64
+
+
+class TestParts:
+    @pytest.mark.parametrize(
+        "idxs", [[5], [0, 22], [22, 3, 11, 4], [7, 7, 2, 7], [], list(range(D))[::-1]], ids=str
+    )
+    def test_rows(self, matrix, dense, idxs):
+        idxs = torch.tensor(idxs, dtype=torch.int64)
+        found = RowBlocks(matrix).rows(idxs)
+        assert found.dtype == F64
+        assert torch.equal(found, dense[idxs])
+
+    @pytest.mark.parametrize(("begin", "end"), [(0, 4), (1, 3), (2, 3)])
+    def test_columns_keep_their_dtype(self, matrix, dense, begin, end):
+        found = RowBlocks(matrix).columns(begin, end)
+        assert torch.equal(found.double(), dense[:, begin:end])
+        assert str(found.dtype).split(".")[-1] == str(matrix.dtype).split(".")[-1]
+
+    def test_eps_is_that_of_the_stored_numbers(self, matrix):
+        expected = 2.0**-23 if "32" in str(matrix.dtype) else 2.0**-52
+        assert RowBlocks(matrix).eps == expected
+
+    def test_shape_and_default_budget(self, matrix):
+        Y = RowBlocks(matrix)
+        assert Y.shape == (D, N)
+        assert Y.budget == default_memory_budget()
+
+
+def test_a_budget_that_holds_no_row_names_what_is_needed(matrix):
+    needed = budget_of(1)
+    with pytest.raises(InputError, match=rf"one row needs {needed} bytes.*left is {needed - 1}"):
+        RowBlocks(matrix, needed - 1)
+    assert RowBlocks(matrix, needed).block_rows == 1
+
+
+@pytest.mark.parametrize("shape", [(D,), (D - 1, 2), (D + 1, 2), (D, 2, 2)], ids=str)
+def test_wrong_shapes_raise(matrix, shape):
+    with pytest.raises(InputError, match=rf"expected X \[{D}, K\]"):
+        RowBlocks(matrix).t_matmul(torch.ones(shape, dtype=F64))
