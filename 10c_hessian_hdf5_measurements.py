@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from applesandoranges.jsonlog import JsonLog, file_stamp
-from applesandoranges.measuring import SketchStore, check_indices, measure
+from applesandoranges.measuring import SketchStore, block_size_within, check_indices, measure
 from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
 from applesandoranges.resources import budget_bytes
 from applesandoranges.script_config import key, run_script
@@ -35,11 +35,12 @@ def main(config: Config) -> None:
     directory = Path(config.MEASUREMENTS_DIR)
     store = SketchStore(directory, config.NUM_OUTER, config.NUM_INNER, recorded.dim)
     store.check()
+    block_size = block_size_within(budget, recorded.dim, config.BLOCK_SIZE)
     name = f"{file_stamp()}[{Path(__file__).name}]__idxs={idxs[0]}...{idxs[-1]}.log"
     with JsonLog(recorded.run_dir / name) as log:
         log("CONFIG", asdict(config) | {"MEASUREMENT_IDXS": idxs})
         log("GLOBALS", recorded.sketch_provenance(config.NUM_OUTER, config.NUM_INNER))
-        measure(recorded, store, idxs, config.SUCCESS_FLAG, log, config.BLOCK_SIZE, budget)
+        measure(recorded, store, idxs, config.SUCCESS_FLAG, log, block_size)
 
 
 if __name__ == "__main__":

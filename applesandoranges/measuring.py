@@ -16,7 +16,7 @@ from skerch import INNER_FMT, LO_FMT
 from skerch.distributed_decompositions import check_sizes
 from skerch.distributed_measurements import innermeas_batch_torch
 from skerch.measurement_store import DistributedHDF5, differences
-from skerch.utils import InputError, NumericalError, StoreError, default_memory_budget
+from skerch.utils import InputError, NumericalError, StoreError
 
 from .jsonlog import JsonLog
 from .recorded_hessian import DTYPE, RecordedHessian
@@ -102,8 +102,7 @@ def measure(
     idxs: Sequence[int],
     flag: str,
     log: JsonLog,
-    block_size: int | None = None,
-    memory_budget: int | None = None,
+    block_size: int,
 ) -> int:
     """Measure what is missing among ``idxs`` and return how many that were.
 
@@ -113,8 +112,7 @@ def measure(
         idxs: Indices in ``[0, n_i)``.
         flag: Success flag.
         log: Each measurement is logged.
-        block_size: Vectors per product; default as many as the budget allows.
-        memory_budget: Bytes; default a quarter of the machine.
+        block_size: Vectors per product.
     """
     provenance = recorded.sketch_provenance(store.num_outer, store.num_inner)
     missing = [i for i in idxs if not store.is_measured(i, flag, provenance)]
@@ -127,16 +125,14 @@ def measure(
     if not missing:
         log("INFO", ["Nothing to measure: all requested measurements are done", where])
         return 0
-    budget = default_memory_budget() if memory_budget is None else memory_budget
-    size = block_size or block_size_within(budget, recorded.dim)
     Phi, Psi = recorded.test_matrices(store.num_inner)
     split = recorded.identity["split"]
     with (
         logging_redirect_tqdm([log.logger]),
         tqdm(total=len(missing), desc="measuring", unit="hvp", disable=None) as bar,
     ):
-        for begin in range(0, len(missing), size):
-            block = missing[begin : begin + size]
+        for begin in range(0, len(missing), block_size):
+            block = missing[begin : begin + block_size]
             for idx in block:
                 log("INFO", ["Performing measurement", where | {"idx": idx}])
             try:
@@ -152,16 +148,21 @@ def measure(
     return len(missing)
 
 
-def block_size_within(budget: int, dim: int) -> int:
+def block_size_within(budget: int, dim: int, wanted: int | None = None) -> int:
     """Return how many vectors a product may take at once.
 
     A vector comes with its product, two transforms and their complex work space, and about as much
     again inside of the product.
+
+    Raises:
+        InputError: If not even one fits, or ``wanted`` is not positive.
     """
+    if wanted is not None and wanted < 1:
+        raise InputError(f"BLOCK_SIZE must be at least 1, got {wanted}")
     per_vector = 12 * dim * torch.empty(0, dtype=DTYPE).element_size()
     if budget < per_vector:
         raise InputError(
             f"MEMORY_BUDGET_GB: one measurement of {dim} parameters needs about "
             f"{per_vector / 1e9:.2g} GB, the budget is {budget / 1e9:.2g} GB"
         )
-    return min(MAX_BLOCK_SIZE, budget // per_vector)
+    return min(wanted or MAX_BLOCK_SIZE, budget // per_vector)

@@ -54,6 +54,7 @@ class Merge:
     def check(self) -> None:
         """Raise :class:`StoreError`, listing indices, unless this merge is done or can be."""
         if not self.is_done():
+            DistributedHDF5.check_output(self.virtual, self.monolithic, overwrite=True)
             report = DistributedHDF5.analyze_virtual(self.virtual, self.flag, self.provenance)
             report.require_complete()
 

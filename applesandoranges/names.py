@@ -8,6 +8,11 @@ from collections.abc import Iterable
 from skerch.utils import InputError
 
 
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return the one of ``valid`` that ``name`` resembles most."""
+    return difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.0)[0]
+
+
 def check_name(what: str, name: str, valid: Iterable[str]) -> None:
     """Check that ``name`` is one of ``valid``.
 
@@ -16,7 +21,7 @@ def check_name(what: str, name: str, valid: Iterable[str]) -> None:
     """
     names = list(valid)
     if name not in names:
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
         raise InputError(
-            f"unknown {what} {name!r}; the nearest valid one is {near[0]}, all: {', '.join(names)}"
+            f"unknown {what} {name!r}; the nearest valid one is {nearest(name, names)}, "
+            f"all: {', '.join(names)}"
         )

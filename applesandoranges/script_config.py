@@ -7,7 +7,6 @@ the types. Text keys take their value verbatim, so that paths may hold any chara
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import signal
 import sys
 import typing
@@ -22,6 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from skerch.utils import InputError, SkerchError
+
+from .names import nearest
 
 ConfigT = TypeVar("ConfigT")
 
@@ -53,8 +54,8 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str]) -> ConfigT:
         if not equals:
             raise InputError(f"expected KEY=VALUE, got {word!r}")
         if name not in types:
-            near = difflib.get_close_matches(name.upper(), types, n=1, cutoff=0.0)
-            raise InputError(f"unknown key {name!r}; the nearest valid one is {near[0]}")
+            near = nearest(name.upper(), types)
+            raise InputError(f"unknown key {name!r}; the nearest valid one is {near}")
         if name in texts:
             raise InputError(f"key {name} was given twice")
         texts[name] = text

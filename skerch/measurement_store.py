@@ -292,6 +292,32 @@ class DistributedHDF5:
         return StoreReport(layout.path, measured, problems, common or {})
 
     @classmethod
+    def check_output(cls, all_path: Path, out_path: Path, overwrite: bool) -> None:
+        """Raise :class:`InputError` if merging ``all_path`` must not write ``out_path``.
+
+        An existing file may be replaced only if asked, and if it is the merge of such a store.
+        """
+        layout = cls.load_virtual(all_path)
+        if not out_path.parent.is_dir():
+            raise InputError(f"{out_path}: its directory does not exist")
+        if not out_path.exists():
+            return
+        if not overwrite:
+            raise InputError(f"{out_path}: exists already; remove it or ask to overwrite it")
+        try:
+            with open_h5(out_path) as old:
+                data = own_dataset(old, DATA)
+                own_dataset(old, FLAGS)
+                same = data.shape == layout.shape and data.dtype == layout.dtype
+        except StoreError:
+            same = False
+        if not same:
+            raise InputError(
+                f"{out_path}: exists and is not a merged store of shape {layout.shape} and dtype "
+                f"{layout.dtype}; it is left alone"
+            )
+
+    @classmethod
     def merge_all(
         cls,
         all_path: Path,
@@ -324,7 +350,7 @@ class DistributedHDF5:
             StoreError: If measurements are missing, stale, mixed or damaged; the line lists them.
         """
         layout, out_path = cls.load_virtual(all_path), Path(out_path)
-        _check_output(layout, out_path, overwrite)
+        cls.check_output(all_path, out_path, overwrite)
         if ok_flag is not None:
             report = cls.analyze_virtual(all_path, ok_flag, provenance, allow_unknown)
             report.require_complete()
@@ -434,26 +460,6 @@ def _problem(
     if common is not None and found != common:
         return f"of another Hessian: {differences(common, found) or 'more provenance'}"
     return ""
-
-
-def _check_output(layout: VirtualSet, out_path: Path, overwrite: bool) -> None:
-    if not out_path.parent.is_dir():
-        raise InputError(f"{out_path}: its directory does not exist")
-    if not out_path.exists():
-        return
-    if not overwrite:
-        raise InputError(f"{out_path}: exists already; remove it or ask to overwrite it")
-    try:
-        with open_h5(out_path) as old:
-            data = own_dataset(old, DATA)
-            same = data.shape == layout.shape and data.dtype == layout.dtype and FLAGS in old
-    except StoreError:
-        same = False
-    if not same:
-        raise InputError(
-            f"{out_path}: exists and is not a merged store of shape {layout.shape} and dtype "
-            f"{layout.dtype}; it is left alone"
-        )
 
 
 def _common_provenance(layout: VirtualSet) -> dict[str, Any]:

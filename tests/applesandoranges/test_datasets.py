@@ -200,7 +200,7 @@ def test_real_data_go_before_synthetic_ones(handmade_mnist):
 
 
 def test_synthetic_data_without_the_real_ones_only(handmade_mnist):
-    with pytest.raises(InputError, match="MNIST is in .*; synthetic data would not be used"):
+    with pytest.raises(InputError, match=r"MNIST is in .*; synthetic data would not be used"):
         write_synthetic("MNIST", handmade_mnist, 30, 10)
 
 

@@ -34,10 +34,10 @@ def test_defaults_and_values():
 
 @pytest.mark.parametrize(
     "text",
-    ["out/2024[10a_x.py].log", "${oc.env:HOME}", "a=b", "it's \"q\"", "a: b # c", "a\nb", "12", ""],
+    ["out/2024[10a_x.py].log", "${oc.env:HOME}", "a=b", 'it\'s "q"', "a: b # c", "a\nb", "12", ""],
 )
 def test_text_is_taken_verbatim(text):
-    assert parse_config(Config, [f"PATH={text}", "STEP=3"]).PATH == text
+    assert text == parse_config(Config, [f"PATH={text}", "STEP=3"]).PATH
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,11 @@ def test_help_prints_the_table(capsys):
     [
         (InputError("expected\n a"), 2, "99_x.py: expected a\n"),
         (StoreError("broken"), 1, "99_x.py: broken\n"),
-        (OSError(28, "No space left on device"), 1, "99_x.py: [Errno 28] No space left on device\n"),
+        (
+            OSError(28, "No space left on device"),
+            1,
+            "99_x.py: [Errno 28] No space left on device\n",
+        ),
         (KeyboardInterrupt(), 130, "99_x.py: stopped by Ctrl-C\n"),
     ],
     ids=["input", "store", "disk", "ctrl-c"],

@@ -1,0 +1,118 @@
+"""Runs of the pipeline that several tests look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from applesandoranges.dataset_sources import write_embedded
+from applesandoranges.script_config import run_script
+from skerch.__main__ import main as skerch
+from tests.script_loader import load_script
+
+TRAIN, MEASURE, ANALYSE = (
+    "10a_gather_params_grads.py", "10c_hessian_hdf5_measurements.py", "10d_core_and_analysis.py",
+)  # fmt: skip
+
+
+def run(script: str, *words: str) -> int:
+    """Run a numbered script in this process and return its exit status."""
+    module = load_script(script)
+    return run_script(script, module.Config, module.main, words)
+
+
+@dataclass
+class Pipeline:
+    """A trained run with a store, and the words that its scripts need."""
+
+    root: Path
+    datasets: Path
+    outer: int
+    inner: int
+    dim: int = 7030
+    record: tuple[int, ...] = (0, 2)
+    num_hessian: int = 20
+    seed: int = 12345
+    extra: list[str] = field(default_factory=list)
+
+    def train(self) -> int:
+        return run(
+            TRAIN, f"OBS_DATASETS={self.datasets}", f"RANDOM_SEED={self.seed}",
+            f"OUTPUT_DIR={self.root / 'output'}", f"RECORD_STEPS={list(self.record)}",
+            f"MAX_STEPS={self.record[-1]}", f"NUM_HESSIAN_DATAPOINTS={self.num_hessian}",
+            "DEVICE=cpu", *self.extra,
+        )  # fmt: skip
+
+    def lay_out(self, name: str = "store") -> Path:
+        sizes = ["--outer", str(self.outer), "--inner", str(self.inner), "--sym"]
+        shape = f"{self.dim},{self.dim}"
+        directory = self.root / name
+        assert (
+            skerch(["create_hdf5_layout", "--hdf5dir", str(directory), "--shape", shape, *sizes])
+            == 0
+        )
+        return directory
+
+    @property
+    def run_dir(self) -> Path:
+        (run_dir,) = (self.root / "output").iterdir()
+        return run_dir
+
+    @property
+    def log(self) -> Path:
+        (log,) = (p for p in self.run_dir.iterdir() if "[10a_" in p.name)
+        return log
+
+    @property
+    def params(self) -> Path:
+        (params,) = self.run_dir.glob("*__params.h5")
+        return params
+
+    def recorded_words(self, **changes: object) -> list[str]:
+        words: dict[str, object] = {
+            "OBS_DATASETS": self.datasets, "TRAINING_LOGPATH": self.log,
+            "PARAMS_PATH": self.params, "STEP": 0, "DEVICE": "cpu",
+        } | changes  # fmt: skip
+        return [f"{name}={value}" for name, value in words.items() if value is not None]
+
+    def measure(self, store: Path, **changes: object) -> int:
+        words = self.recorded_words(
+            **{
+                "MEASUREMENTS_DIR": store, "NUM_OUTER": self.outer, "NUM_INNER": self.inner,
+                "MEASUREMENT_IDXS": list(range(self.inner)),
+            } | changes
+        )  # fmt: skip
+        return run(MEASURE, *words)
+
+    def analyse(self, store: Path, **changes: object) -> int:
+        words = self.recorded_words(
+            **{
+                "INNER_VIRTUAL": store / "inner_ALL.h5",
+                "OUTER_VIRTUAL": store / "leftouter_ALL.h5",
+                "INNER_MONOLITHIC": store / "inner_MERGED.h5",
+                "OUTER_MONOLITHIC": store / "leftouter_MERGED.h5",
+                "NUM_A_POSTERIORI": 3,
+            } | changes
+        )  # fmt: skip
+        return run(ANALYSE, *words)
+
+    def logs(self, script: str) -> list[Path]:
+        return sorted(p for p in self.run_dir.iterdir() if f"[{script}]" in p.name)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    """The embedded digits."""
+    root = tmp_path_factory.mktemp("datasets")
+    write_embedded(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, digits) -> Pipeline:
+    """A short training; tests measure and analyse it in stores of their own."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("trained"), digits, outer=6, inner=12)
+    assert pipeline.train() == 0
+    return pipeline
