@@ -11,7 +11,12 @@ from pathlib import Path
 
 import torch
 
-from applesandoranges.analysis import AnalysisConfig, check_analysis, log_analysis
+from applesandoranges.analysis import (
+    AnalysedHessian,
+    AnalysisConfig,
+    check_analysis,
+    log_analysis,
+)
 from applesandoranges.jsonlog import JsonLog, file_stamp
 from applesandoranges.merging import Merge, sketch_sizes
 from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
@@ -63,7 +68,8 @@ def main(config: Config) -> None:
             log("INFO", ["Solving the core", where])
             _, Psi = recorded.test_matrices(len(W))
             eigh = solve_core_seigh(Y, W, Psi, config.SYMMETRIZE_CORE, factor)
-            log_analysis(log, "RESULT", where, eigh, recorded, config)
+            hessian = AnalysedHessian(recorded.operator, recorded.params, recorded.seed)
+            log_analysis(log, "RESULT", where, eigh, hessian, config)
         log("INFO", ["Analysis done", where | {"log": log.path}])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,12 +47,24 @@ def check_analysis(config: AnalysisConfig) -> None:
         raise InputError(f"NUM_RANDOM_MASKS must be at least 0, got {config.NUM_RANDOM_MASKS}")
 
 
-class AnalysedHessian(Protocol):
-    """What the analysis needs to know of a Hessian."""
+@dataclass(frozen=True)
+class AnalysedHessian:
+    """What the analysis needs to know of a Hessian.
+
+    Attributes:
+        operator: The ``[D, D]`` operator.
+        params: The parameters, ``[D]``.
+        seed: RANDOM_SEED of the run; test vectors and random masks are derived from it.
+    """
 
     operator: Any
     params: Tensor
     seed: int
+
+
+def truncation_ranks(n: int) -> list[int]:
+    """Return the ranks for which errors are logged: ``n``, half and a twentieth of it."""
+    return sorted({n, math.ceil(0.5 * n), math.ceil(0.05 * n)}, reverse=True)
 
 
 def log_analysis(
@@ -85,7 +97,7 @@ def a_posteriori_results(
     """
     n = len(eigh.S)
     G = gaussian_test_vectors(eigh.shape[0], num, seed, torch.float32, eigh.Y.device)
-    ranks = sorted({n, math.ceil(0.5 * n), math.ceil(0.05 * n)}, reverse=True)
+    ranks = truncation_ranks(n)
     errors = truncation_errors(eigh, G, operator @ G, ranks)
     names = ("Frob(H)^2", "Frob(H_K)^2", "Frob(H-H_K)^2")
     for k in ranks:

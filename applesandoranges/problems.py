@@ -80,7 +80,7 @@ _IMAGENET_TRANSFORM = transforms.Compose(
 )
 
 
-def _cifar10(augmentation: Transform | None) -> ProblemSpec:
+def _cifar10(augmentation: Transform | None, l2: float | None) -> ProblemSpec:
     return ProblemSpec(
         "CIFAR10",
         lambda: deepobs.net_cifar10_3c3d(num_outputs=10),
@@ -88,7 +88,7 @@ def _cifar10(augmentation: Transform | None) -> ProblemSpec:
         deepobs.cifar10_transform,
         augmentation,
         deepobs="cifar10_3c3d",
-        l2=0.1,
+        l2=l2,
     )
 
 
@@ -124,8 +124,8 @@ PROBLEMS: dict[str, ProblemSpec] = {
         transforms.ToTensor(),
         deepobs="fmnist_2c2d",
     ),
-    "cifar10_3c3d": _cifar10(deepobs.cifar10_augmentation),
-    "cifar10det_3c3d": _cifar10(None),
+    "cifar10_3c3d": _cifar10(deepobs.cifar10_augmentation, l2=None),
+    "cifar10det_3c3d": _cifar10(None, l2=0.1),
     "cifar100_allcnnc": _cifar100(deepobs.cifar100_augmentation),
     "cifar100det_allcnnc": _cifar100(None),
     "imagenetdet_resnet18": ProblemSpec(

@@ -33,6 +33,7 @@ class HessianResult:
         data_source: ``"full"``, ``"embedded"``, ``"synthetic"`` or ``""`` if the log does not say.
         quantities: E.g. ``core_S`` and ``frob_Qtop^2``.
         errors: A-posteriori estimates, a body for each rank.
+        exact: Comparisons with the exact eigendecomposition (12a), a body for each rank.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class HessianResult:
     data_source: str
     quantities: dict[str, Any] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    exact: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -112,7 +114,9 @@ def collect_results(logs: Iterable[Log]) -> list[HessianResult]:
                 dim, source = _globals(log)
                 own[where] = HessianResult(log.path, where[1], split, dim, source)
             body = {k: v for k, v in event.body.items() if k not in ("step", "H_test")}
-            if "K" in body:
+            if "principal_angles" in body:
+                own[where].exact.append(body)
+            elif "K" in body:
                 own[where].errors.append(body)
             else:
                 own[where].quantities.update(body)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from applesandoranges.dataset_sources import write_embedded
-from applesandoranges.script_config import run_script
+from applesandoranges.exact import dense_matrix, exact_eigh
+from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.script_config import parse_config, run_script
 from skerch.__main__ import main as skerch
 from tests.script_loader import load_script
 
@@ -116,3 +118,19 @@ def trained(tmp_path_factory, digits) -> Pipeline:
     pipeline = Pipeline(tmp_path_factory.mktemp("trained"), digits, outer=6, inner=12)
     assert pipeline.train() == 0
     return pipeline
+
+
+@pytest.fixture(scope="session")
+def exact_mnist_mini(tmp_path_factory, digits):
+    """The recorded Hessian of mnist_mini at step 300 (500 points) and its exact eigenpairs.
+
+    Takes about a minute: only for tests of the xdist group "exact", which share one worker.
+    """
+    pipeline = Pipeline(
+        tmp_path_factory.mktemp("exact"), digits, 355, 710, record=(300,), num_hessian=500
+    )
+    assert pipeline.train() == 0
+    words = pipeline.recorded_words(STEP=300)
+    recorded = load_recorded_hessian(parse_config(RecordedHessianConfig, words))
+    exact = exact_eigh(dense_matrix(recorded.operator, 64), 355)
+    return recorded, exact

@@ -24,7 +24,7 @@ TABLE = {
     "mnist_mini": (7_030, 0.0),
     "fmnist_mlp": (1_336_610, 0.0),
     "fmnist_2c2d": (3_274_634, 0.0),
-    "cifar10_3c3d": (895_210, 0.1),
+    "cifar10_3c3d": (895_210, 0.002),
     "cifar10det_3c3d": (895_210, 0.1),
     "cifar100_allcnnc": (1_387_108, 5e-4),
     "cifar100det_allcnnc": (1_387_108, 5e-4),

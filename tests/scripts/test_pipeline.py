@@ -263,8 +263,8 @@ def test_store_of_another_dtype_is_refused(trained, capsys):
     from skerch.__main__ import main as skerch
 
     store = trained.root / "float64"
-    assert skerch(["create_hdf5_layout", "--hdf5dir", str(store), "--shape", "7030,7030",
-                   "--dtype", "float64", "--outer", "6", "--inner", "12", "--sym"]) == 0  # fmt: skip
+    words = f"--shape 7030,7030 --dtype float64 --outer 6 --inner 12 --sym --hdf5dir {store}"
+    assert skerch(["create_hdf5_layout", *words.split()]) == 0
     assert trained.measure(store) == 2
     assert "and dtype float32, found" in capsys.readouterr().err
 

@@ -1,0 +1,103 @@
+"""Trains mnist_mini and compares sketched with exact eigendecompositions of its Hessian.
+
+At each recorded step, for the training and the test split: the full Hessian, column by column, its
+exact eigendecomposition, and the sketched one of 10c and 10d, all in memory. The log has the lines
+of 10a, and result lines as those of 10d (headers H_TRAIN RESULT and H_TEST RESULT), with the exact
+quantities beside them.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from applesandoranges.analysis import (
+    AnalysedHessian,
+    AnalysisConfig,
+    check_analysis,
+    log_analysis,
+    overlap_results,
+)
+from applesandoranges.exact import check_exact_memory, dense_matrix, exact_eigh, exact_results
+from applesandoranges.hessian import make_hessian, parameter_vector
+from applesandoranges.measuring import block_size_within
+from applesandoranges.names import check_name
+from applesandoranges.problems import PROBLEMS
+from applesandoranges.resources import budget_bytes
+from applesandoranges.script_config import key, run_script
+from applesandoranges.training import TrainingConfig, TrainingRun, prepare_run, train
+from skerch.decompositions import check_sizes, seigh
+from skerch.utils import InputError
+
+
+@dataclass
+class Config(AnalysisConfig, TrainingConfig):
+    """Keys of this script."""
+
+    WITH_TRAIN_HESSIAN: bool = key("analyse the Hessian of the training split", True)
+    WITH_TEST_HESSIAN: bool = key("analyse the Hessian of the test split", True)
+    NUM_OUTER: int = key("outer measurements n_o of the sketch, its rank", 355)
+    NUM_INNER: int = key("inner measurements n_i of the sketch", 700)
+    MEMORY_BUDGET_GB: float | None = key(
+        "memory to use at most", None, shown="a quarter of the machine"
+    )
+
+
+def main(config: Config) -> None:
+    """Train; decompose at each recorded step."""
+    check_analysis(config)
+    splits = ["train"] * config.WITH_TRAIN_HESSIAN + ["test"] * config.WITH_TEST_HESSIAN
+    if not splits:
+        raise InputError("WITH_TRAIN_HESSIAN and WITH_TEST_HESSIAN are both switched off")
+    check_name("problem", config.PROBLEM, PROBLEMS)
+    dim = PROBLEMS[config.PROBLEM].num_params
+    check_sizes((dim, dim), config.NUM_OUTER, config.NUM_INNER)
+    budget = budget_bytes(config.MEMORY_BUDGET_GB)
+    check_exact_memory(dim, budget)
+    block_size = block_size_within(budget, dim)
+    run = prepare_run(config, Path(__file__).name)
+
+    def analyse(step: int) -> None:
+        for split in splits:
+            analyse_hessian(config, run, step, split, block_size)
+
+    with run.log:
+        train(run, analyse)
+        run.log("INFO", ["Test done", {"log": run.log.path}])
+
+
+def analyse_hessian(
+    config: Config, run: TrainingRun, step: int, split: str, block_size: int
+) -> None:
+    """Decompose one Hessian both ways and log the results."""
+    problem, where = run.problem, {"step": step}
+    data = problem.hessian_data(split, run.num_hessian)
+    operator = make_hessian(problem.net, problem.criterion, data, run.num_hessian)
+    params = parameter_vector(problem.net).cpu()
+    run.log("INFO", ["Sketching", where | {"split": split}])
+    sketch = seigh(
+        operator,
+        config.NUM_OUTER,
+        config.NUM_INNER,
+        run.seed,
+        torch.float32,
+        problem.device,
+        block_size,
+        config.SYMMETRIZE_CORE,
+    )
+    header = f"H_{split.upper()} RESULT"
+    hessian = AnalysedHessian(operator, params, run.seed)
+    log_analysis(run.log, header, where, sketch, hessian, config)
+    run.log("INFO", ["Decomposing exactly", where | {"split": split}])
+    exact = exact_eigh(dense_matrix(operator, block_size, problem.device), config.NUM_OUTER)
+    for body in exact_results(exact, sketch):
+        run.log(header, where | body)
+    for body in overlap_results(exact.as_eigh(), params, config.NUM_RANDOM_MASKS, run.seed):
+        curves = {f"H_{name}": value for name, value in body.items() if name.startswith("frob")}
+        if curves:
+            run.log(header, where | curves)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(__file__, Config, main))

@@ -1,0 +1,101 @@
+"""Exact eigendecompositions of small Hessians, and how far a sketched one is from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.linalg import subspace_angles
+from torch import Tensor
+from tqdm import tqdm
+
+from skerch.distributed_decompositions import Eigh
+from skerch.row_blocks import RowBlocks
+from skerch.utils import InputError, check_finite
+
+from .analysis import truncation_ranks
+
+
+def dense_matrix(operator: Any, block_size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return a symmetric operator as a matrix ``[D, D]``, float64, symmetrised.
+
+    Cost: ``D`` products, ``block_size`` at a time, in float32.
+    """
+    D = operator.shape[0]
+    H = torch.empty(D, D, dtype=torch.float32)
+    for begin in tqdm(range(0, D, block_size), desc="exact Hessian", unit="block", disable=None):
+        size = min(block_size, D - begin)
+        E = torch.zeros(D, size, device=device)
+        E[torch.arange(begin, begin + size), torch.arange(size)] = 1
+        H[:, begin : begin + size] = (operator @ E).cpu()
+    check_finite(H, "exact Hessian")
+    dense = H.double()
+    return dense.add_(H.T).mul_(0.5)
+
+
+@dataclass(frozen=True)
+class ExactEigh:
+    """Exact eigendecomposition of a dense matrix, by descending magnitude.
+
+    Attributes:
+        H: The matrix, ``[D, D]`` float64.
+        S: All eigenvalues, ``[D]``.
+        V: The first ``k`` eigenvectors, ``[D, k]``.
+    """
+
+    H: Tensor
+    S: Tensor
+    V: Tensor
+
+    def as_eigh(self) -> Eigh:
+        """Return the first ``k`` pairs as the kind of object that a sketch gives."""
+        eye = torch.eye(self.V.shape[1], dtype=torch.float64)
+        return Eigh(self.S[: len(eye)], eye, RowBlocks(self.V), eye)
+
+
+def exact_eigh(H: Tensor, k: int) -> ExactEigh:
+    """Decompose ``H`` (``[D, D]``, symmetric) and keep the first ``k`` eigenvectors."""
+    S, V = torch.linalg.eigh(H)
+    order = S.abs().argsort(descending=True, stable=True)
+    return ExactEigh(H, S[order], V[:, order[:k]])
+
+
+def check_exact_memory(dim: int, budget: int) -> None:
+    """Raise :class:`InputError` if an exact decomposition does not fit into ``budget`` bytes."""
+    needed = 28 * dim**2  # float32 columns, the matrix, its eigenvectors and LAPACK's work space
+    if needed > budget:
+        raise InputError(
+            f"the exact Hessian of {dim} parameters needs {needed / 1e9:.3g} GB, the memory budget "
+            f"is {budget / 1e9:.3g} GB; use a smaller problem or raise MEMORY_BUDGET_GB"
+        )
+
+
+def exact_results(exact: ExactEigh, sketch: Eigh) -> Iterator[dict[str, Any]]:
+    """Yield how far the first pairs of ``sketch`` are from the exact ones.
+
+    Eigenvector errors are ``||v_i -+ u_i||`` with the better sign; where eigenvalues lie close
+    together they say little, and the principal angles of the top-``K`` subspaces (radians,
+    descending) are what to look at. Frobenius errors are relative to ``||H||_F``.
+    """
+    n = len(sketch.S)
+    U = sketch.vectors().cpu()
+    yield {"H_eigvals": exact.S}
+    cosines = (exact.V[:, :n] * U).sum(0).abs().clamp(max=1)
+    yield {"eigval_errors": (sketch.S.cpu() - exact.S[:n]).abs()}
+    yield {"eigvec_errors": (2 - 2 * cosines).sqrt()}
+    # ||H - U S U^T||^2 = ||H||^2 - 2 sum_i s_i (u_i^T H u_i) + sum_i s_i^2
+    frob_sq, S = exact.S.square().sum(), sketch.S.cpu()
+    gain = (2 * S * (U * (exact.H @ U)).sum(0) - S.square()).cumsum(0)
+    best = (frob_sq - exact.S.square().cumsum(0)).clamp_min(0)
+    for k in truncation_ranks(n):
+        angles = subspace_angles(exact.V[:, :k].numpy(), U[:, :k].numpy())
+        yield {
+            "K": k,
+            "principal_angles": angles,
+            "subspace_alignment": float(np.mean(np.cos(angles) ** 2)),
+            "rel_frob_error": float(((frob_sq - gain[k - 1]).clamp_min(0) / frob_sq).sqrt()),
+            "best_rel_frob_error": float((best[k - 1] / frob_sq).sqrt()),
+        }
