@@ -5,6 +5,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from applesandoranges.jsonlog import read_log
 from applesandoranges.overlap import largest_parameters, mask_curve
 from applesandoranges.problems import build_problem
 from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
-from applesandoranges.results import read_results
+from applesandoranges.results import read_logs
 from skerch.decompositions import seigh
 from tests.conftest import ANALYSE, TRAIN, Pipeline, run
 
@@ -387,17 +388,36 @@ def test_any_split_and_block_size_gives_the_same(trained, analysed, jobs, tmp_pa
 
 
 def test_13a_draws_and_prints(analysed, tmp_path, capsys):
-    assert run(DRAW, f"LOGS={analysed}", f"OUTPUT_DIR={tmp_path / 'f'}") == 0
-    out = capsys.readouterr().out
+    words = [f"LOGS={analysed}", f"OUTPUT_DIR={tmp_path / 'f'}"]
+    assert run(DRAW, *words) == 0
+    out, err = capsys.readouterr()
     assert "chance k/D" in out
-    assert {p.name for p in (tmp_path / "f").iterdir()} == {
-        "overview.png", "overview.pdf", "overview_overlap.csv", "overview_spectrum.csv",
-        "overview_scree.csv",
+    assert "not drawn: training (no log has evaluations of a training)" in err
+    pngs = {p.stem: p for p in (tmp_path / "f").glob("*.png")}
+    assert set(pngs) == {
+        "overview", "overlap_over_k", "overlap_over_steps", "errors", "masks", "run_times",
     }  # fmt: skip
-    assert (tmp_path / "f" / "overview.png").read_bytes().startswith(b"\x89PNG")
-    assert run(DRAW, f"LOGS={analysed}", f"OUTPUT_DIR={tmp_path / 'f'}") == 2
+    assert {p.stem for p in (tmp_path / "f").glob("*.pdf")} == set(pngs)
+    assert pngs["overview"].read_bytes().startswith(b"\x89PNG")
+    table = pd.read_csv(tmp_path / "f" / "overview_overlap.csv")
+    assert table["overlap"].tolist() == pytest.approx(
+        [c / (k + 1) for k, c in enumerate(quantities(analysed)["frob_Qtop^2"])]
+    )
+    before = snapshot(tmp_path)
+    assert run(DRAW, *words) == 2
     assert "exists already; OVERWRITE=true" in capsys.readouterr().err
-    assert run(DRAW, f"LOGS={analysed}", f"OUTPUT_DIR={tmp_path / 'f'}", "OVERWRITE=true") == 0
+    assert snapshot(tmp_path) == before
+    assert run(DRAW, *words, "OVERWRITE=true", "FIGURES=[masks]") == 0
+
+
+def test_13a_draws_training_and_measurements(trained, analysed, tmp_path):
+    words = [f"LOGS={trained.run_dir}", f"OUTPUT_DIR={tmp_path / 'f'}"]
+    assert run(DRAW, *words, "FIGURES=[training,run_times]") == 0
+    times = pd.read_csv(tmp_path / "f" / "run_times_seconds.csv")
+    assert {"one measurement", "Orthogonalising", "Solving the core"} <= set(times["stage"])
+    assert (times["seconds"] >= 0).all()
+    evaluations = pd.read_csv(tmp_path / "f" / "training_evaluations.csv")
+    assert evaluations["global_step"].tolist() == [0, 3]
 
 
 def test_13a_draws_what_is_there_and_names_what_is_not(analysed, tmp_path, capsys):
@@ -411,7 +431,7 @@ def test_13a_draws_what_is_there_and_names_what_is_not(analysed, tmp_path, capsy
 @pytest.mark.parametrize(
     ("content", "message"),
     [("", "not a log of these scripts (it is empty)"), ("hello", "not a log of these scripts"),
-     ('["2024-03-21_02:09:31.164", ["GLOBALS", {"num_params": 3}]]', "has no result line")],
+     ('["2024-03-21_02:09:31.164", ["GLOBALS", {"num_params": 3}]]', "has no result, evaluation")],
     ids=["empty", "foreign", "no results"],
 )  # fmt: skip
 def test_13a_names_a_file_that_is_no_log(tmp_path, capsys, content, message):
@@ -425,10 +445,10 @@ def test_13a_names_a_file_that_is_no_log(tmp_path, capsys, content, message):
 
 
 def test_overlap_table_has_overlap_chance_and_ratio(analysed):
-    (result,), left_out = read_results(str(analysed))
+    logs = read_logs(str(analysed))
+    (result,), curve = logs.results, quantities(analysed)["frob_Qtop^2"]
     table = result.overlap_table()
-    curve = quantities(analysed)["frob_Qtop^2"]
-    assert not left_out
+    assert not logs.left_out
     assert table["overlap"].tolist() == pytest.approx([c / (k + 1) for k, c in enumerate(curve)])
     assert table["chance"].tolist() == pytest.approx([k / 7030 for k in range(1, 7)])
     assert table["ratio"].tolist() == pytest.approx((table["overlap"] / table["chance"]).tolist())

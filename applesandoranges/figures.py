@@ -1,0 +1,366 @@
+"""The figures of the paper, from logs. Each function returns a figure and the tables it shows.
+
+A function raises :class:`MissingInLogsError` where the logs lack what it needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from .jsonlog import Log
+from .plots import CHANCE, COLOURS, line_styles
+from .results import HessianResult, LogSet
+
+Drawing = tuple[Figure, dict[str, pd.DataFrame]]
+
+SPLITS = {"train": "training split", "test": "test split"}
+
+
+class MissingInLogsError(Exception):
+    """The logs lack what a figure needs; the message says what."""
+
+
+def _require(results: Sequence[HessianResult], quantity: str) -> list[HessianResult]:
+    having = [result for result in results if quantity in result.quantities]
+    if not having:
+        raise MissingInLogsError(f"no log has {quantity}")
+    return having
+
+
+def _by_split(results: Sequence[HessianResult]) -> dict[str, list[HessianResult]]:
+    split = {name: [r for r in results if r.split == name] for name in SPLITS}
+    return {name: part for name, part in split.items() if part}
+
+
+def _mark(tables: Sequence[tuple[HessianResult, pd.DataFrame]]) -> pd.DataFrame:
+    return pd.concat(
+        [table.assign(step=result.step, split=result.split) for result, table in tables]
+    )
+
+
+def title_note(results: Sequence[HessianResult]) -> str:
+    """Return number of parameters, and the kind of the data where they are not the full set."""
+    sources = sorted({result.data_source for result in results} - {"full", ""})
+    dims = ", ".join(str(dim) for dim in sorted({result.dim for result in results}))
+    return f"D = {dims}" + (f", {' and '.join(sources)} data" if sources else "")
+
+
+def draw_chance(ax: Axes, table: pd.DataFrame) -> None:
+    """Draw the chance level ``k/D`` with a band of two standard deviations."""
+    ax.plot(table["k"], table["chance"], color=CHANCE, lw=1.5, label="chance level k/D")
+    low = (table["chance"] - 2 * table["chance_std"]).clip(lower=0)
+    high = table["chance"] + 2 * table["chance_std"]
+    ax.fill_between(table["k"], low, high, color=CHANCE, alpha=0.25, lw=0, label="± 2 std. dev.")
+
+
+def draw_overlap(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFrame:
+    """Draw overlap against ``k``, with the chance level."""
+    tables = [(result, result.overlap_table()) for result in results]
+    for (result, table), style in zip(tables, line_styles(len(tables)), strict=True):
+        ax.plot(table["k"], table["overlap"], label=result.label, **style)
+    longest = max((table for _, table in tables), key=len)
+    draw_chance(ax, longest)
+    floor = longest["chance"].iloc[0] / 2
+    ax.set(xlabel="k", ylabel="overlap", xscale="log", yscale="log", ylim=(floor, 1))
+    ax.legend(ncols=1 + (len(tables) > 6))
+    return _mark(tables)
+
+
+def draw_spectrum(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFrame:
+    """Draw ``|eigenvalue|`` against rank; negative ones as open circles."""
+    tables = []
+    for result, style in zip(results, line_styles(len(results)), strict=True):
+        S = result.array("core_S")
+        rank = np.arange(1, len(S) + 1)
+        ax.plot(rank, np.abs(S), label=result.label, **style)
+        ax.plot(rank[S < 0], -S[S < 0], "o", mfc="none", ms=3, color=style["color"])
+        tables.append((result, pd.DataFrame({"rank": rank, "eigenvalue": S})))
+    ax.plot([], [], "ko", mfc="none", ms=3, label="negative")
+    ax.set(xlabel="rank", ylabel="|eigenvalue|", yscale="log")
+    ax.legend()
+    return _mark(tables)
+
+
+def draw_scree(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFrame:
+    """Draw bounds of the share of squared Frobenius norm that is left beyond each rank."""
+    having = [result for result in results if "scree_lower" in result.quantities]
+    tables = []
+    for result, style in zip(having, line_styles(len(having)), strict=True):
+        lower, upper = result.array("scree_lower"), result.array("scree_upper")
+        rank = np.arange(len(lower))
+        ax.fill_between(rank, lower, upper, color=style["color"], alpha=0.2, lw=0)
+        ax.plot(rank, upper, label=result.label, **style)
+        ax.plot(rank, lower, lw=0.8, **style)
+        tables.append((result, pd.DataFrame({"rank": rank, "lower": lower, "upper": upper})))
+    ax.set(xlabel="rank kept", ylabel="energy left (bounds)", yscale="log", ylim=(1e-4, 5))
+    if not tables:
+        ax.text(0.5, 0.5, "no a-posteriori estimate", ha="center", transform=ax.transAxes)
+        return pd.DataFrame()
+    ax.legend()
+    return _mark(tables)
+
+
+def overview(logs: LogSet) -> Drawing:
+    """Overlap, spectrum and scree bounds side by side."""
+    results = _require(logs.results, "frob_Qtop^2")
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.2))
+    tables = {
+        "overlap": draw_overlap(axes[0], results),
+        "spectrum": draw_spectrum(axes[1], results),
+        "scree": draw_scree(axes[2], results),
+    }
+    axes[0].set_title("Largest parameters against top eigenspace")
+    axes[1].set_title("Sketched eigenvalues")
+    axes[2].set_title("Scree bounds")
+    figure.suptitle(title_note(results), fontsize="medium")
+    return figure, tables
+
+
+def overlap_over_k(logs: LogSet) -> Drawing:
+    """Overlap against ``k`` for each recorded step, a panel for each split."""
+    parts = _by_split(_require(logs.results, "frob_Qtop^2"))
+    figure, axes = plt.subplots(
+        1, len(parts), figsize=(6.5 * len(parts), 4.6), sharey=True, squeeze=False
+    )
+    tables = []
+    for ax, (split, part) in zip(axes[0], parts.items(), strict=True):
+        tables.append(draw_overlap(ax, part))
+        ax.set_title(f"Hessian of the {SPLITS[split]}")
+    figure.suptitle(title_note(logs.results), fontsize="medium")
+    return figure, {"overlap": pd.concat(tables)}
+
+
+def overlap_over_steps(logs: LogSet) -> Drawing:
+    """Overlap, and its ratio to chance, against the training step for some ranks."""
+    results = _require(logs.results, "frob_Qtop^2")
+    n = min(len(result.quantities["frob_Qtop^2"]) for result in results)
+    ranks = sorted({max(1, round(share * n)) for share in (0.05, 0.2, 0.5, 1.0)})
+    table = _mark([(result, result.overlap_table()) for result in results])
+    table = table[table["k"].isin(ranks)]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    for ax, column in zip(axes, ("overlap", "ratio"), strict=True):
+        for k, style in zip(ranks, line_styles(len(ranks)), strict=True):
+            for split, marker in (("train", "o"), ("test", "s")):
+                rows = table[(table["k"] == k) & (table["split"] == split)].sort_values("step")
+                if len(rows):
+                    style = style | {"marker": marker, "mfc": "none", "ms": 5}
+                    ax.plot(rows["step"], rows[column], label=f"k = {k}, {split}", **style)
+        ax.set(xlabel="training step", yscale="log")
+    axes[0].set(ylabel="overlap")
+    axes[1].set(ylabel="overlap / chance level")
+    axes[1].yaxis.set_major_formatter("{x:g}")
+    axes[1].yaxis.set_minor_formatter("{x:g}")
+    axes[1].axhline(1, color=CHANCE, label="chance")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(title_note(results), fontsize="medium")
+    return figure, {"overlap": table}
+
+
+def exact_against_sketched(logs: LogSet) -> Drawing:
+    """Exact (solid) and sketched (dashed) overlap, eigenvalue errors, principal angles."""
+    results = _require(logs.results, "H_frob_Qtop^2")
+    parts = _by_split(results)
+    figure, axes = plt.subplots(
+        len(parts), 3, figsize=(14, 4.2 * len(parts)), squeeze=False, sharex="col"
+    )
+    overlaps, errors, angles = [], [], []
+    for row, (split, part) in zip(axes, parts.items(), strict=True):
+        for result, style in zip(part, line_styles(len(part)), strict=True):
+            exact, sketched = (
+                result.overlap_table(name) for name in ("H_frob_Qtop^2", "frob_Qtop^2")
+            )
+            colour = {"color": style["color"]}
+            row[0].plot(exact["k"], exact["overlap"], label=f"step {result.step}", **colour)
+            row[0].plot(sketched["k"], sketched["overlap"], ls="--", **colour)
+            overlaps.append((result, exact.assign(sketched=sketched["overlap"])))
+            # By magnitude: of two eigenvalues of nearly the same size and opposite sign, either
+            # may come first.
+            S = np.abs(result.array("core_S"))
+            true = np.abs(result.array("H_eigvals")[: len(S)])
+            relative = np.abs(S - true) / true
+            rank = np.arange(1, len(S) + 1)
+            row[1].plot(rank, relative, ".", ms=3, label=f"step {result.step}", **colour)
+            errors.append((result, pd.DataFrame({"rank": rank, "relative_error": relative})))
+            body = max(result.exact, key=lambda body: body["K"])
+            angle = np.degrees(np.sort(np.asarray(body["principal_angles"], dtype=float)))
+            row[2].plot(rank, angle, label=f"step {result.step}", **style)
+            angles.append((result, pd.DataFrame({"number": rank, "degrees": angle})))
+        draw_chance(row[0], overlaps[-1][1])
+        row[0].plot([], [], "k--", label="sketched")
+        floor = overlaps[-1][1]["chance"].iloc[0] / 2
+        row[0].set(ylabel=f"overlap, {SPLITS[split]}", xscale="log", yscale="log", ylim=(floor, 1))
+        row[1].set(ylabel="relative error of |eigenvalue|", yscale="log")
+        row[2].set(ylabel="principal angle [degrees]", ylim=(0, 90))
+        row[0].legend()
+    for ax, title in zip(
+        axes[0],
+        ("Overlap: exact and sketched", "Error of eigenvalues", "Angles between eigenspaces"),
+        strict=True,
+    ):
+        ax.set_title(title)
+    for ax, label in zip(axes[-1], ("k", "rank", "principal angle number"), strict=True):
+        ax.set_xlabel(label)
+    figure.suptitle(title_note(results), fontsize="medium")
+    return figure, {"overlap": _mark(overlaps), "eigval": _mark(errors), "angles": _mark(angles)}
+
+
+def errors(logs: LogSet) -> Drawing:
+    """A-posteriori error of each truncation with the probability bounds of its estimate."""
+    results = [result for result in logs.results if result.errors]
+    if not results:
+        raise MissingInLogsError("no log has a-posteriori errors")
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.2))
+    tables = []
+    for result, style in zip(results, line_styles(len(results)), strict=True):
+        bodies = sorted(result.errors, key=lambda body: body["K"])
+        table = pd.DataFrame(
+            {
+                "K": [body["K"] for body in bodies],
+                "relative_error": [
+                    (body["Frob(H-H_K)^2"] / body["Frob(H)^2"]) ** 0.5 for body in bodies
+                ],
+            }
+        )
+        axes[0].plot(table["K"], table["relative_error"], marker="o", label=result.label, **style)
+        tables.append((result, table))
+    axes[0].set(xlabel="rank K", ylabel="estimated |H - H_K| / |H|  (Frobenius)")
+    axes[0].legend()
+    axes[0].set_title("A-posteriori error")
+    quantities = results[0].quantities
+    bounds = pd.DataFrame(
+        [
+            {"event": name, "probability": value}
+            for name, value in quantities.items()
+            if name.startswith("P(err")
+        ]
+    )
+    if len(bounds):
+        axes[1].barh(bounds["event"], bounds["probability"], color=COLOURS[0])
+        axes[1].set(xlabel="probability at most", xlim=(0, 1))
+        number = results[0].errors[0].get("num_a_posteriori", "the logged")
+        axes[1].set_title(f"That an estimate with {number} vectors is off by a factor")
+        axes[1].invert_yaxis()
+    figure.suptitle(title_note(results), fontsize="medium")
+    return figure, {"errors": _mark(tables), "bounds": bounds}
+
+
+def training(logs: LogSet) -> Drawing:
+    """Loss and accuracy over training with the recorded steps marked."""
+    if not logs.training:
+        raise MissingInLogsError("no log has evaluations of a training")
+    log = logs.training[0]
+    table = pd.DataFrame(log.bodies("EVAL ROUND") + log.bodies("FINAL EVALUATION"))
+    steps = [body["global_step"] for body in log.bodies("TRAINING BATCH")]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
+    names = {"train": "training", "xv": "validation", "test": "test"}
+    for ax, what, label in zip(
+        axes, ("loss", "acc"), ("loss with L2 term", "accuracy"), strict=True
+    ):
+        for (part, name), style in zip(names.items(), line_styles(3), strict=True):
+            ax.plot(table["global_step"], table[f"{part}_{what}"], label=name, **style)
+        for number, step in enumerate(steps):
+            ax.axvline(
+                step, color=CHANCE, lw=0.8, ls=":", label="recorded steps" if not number else None
+            )
+        ax.set(xlabel="training step", ylabel=label)
+    axes[0].legend()
+    figure.suptitle(log.path.parent.name, fontsize="medium")
+    return figure, {"evaluations": table}
+
+
+def stage_times(log: Log) -> pd.DataFrame:
+    """Return the seconds from each INFO event to the next, by its text."""
+    events = [event for event in log.events if event.text]
+    rows = [
+        {"stage": a.text, "seconds": (b.time - a.time).total_seconds()}
+        for a, b in itertools.pairwise(events)
+    ]
+    return pd.DataFrame(rows, columns=["stage", "seconds"])
+
+
+def run_times(logs: LogSet) -> Drawing:
+    """Seconds per measurement, and per stage of the analysis, from the time stamps."""
+    rows = []
+    for log in logs.measuring:
+        done = [event for event in log.events if "Measurement successful" in event.text]
+        begun = [event for event in log.events if "Performing measurement" in event.text]
+        if done:
+            seconds = (done[-1].time - begun[0].time).total_seconds() / len(done)
+            rows.append({"log": log.path.name, "stage": "one measurement", "seconds": seconds})
+    stages = [stage_times(log).assign(log=log.path.name) for log in logs.analysing]
+    table = pd.concat([pd.DataFrame(rows, columns=["log", "stage", "seconds"]), *stages])
+    if not len(table):
+        raise MissingInLogsError("no log has stages with time stamps")
+    order = list(dict.fromkeys(table["stage"]))
+    figure, ax = plt.subplots(figsize=(9, 1.5 + 0.4 * len(order)))
+    for position, stage in enumerate(order):
+        seconds = table.loc[table["stage"] == stage, "seconds"]
+        ax.plot(
+            seconds, [position] * len(seconds), "o", mfc="none", color=line_styles(1)[0]["color"]
+        )
+        ax.plot(seconds.median(), position, "|", ms=16, mew=2, color="black")
+    ax.set(yticks=range(len(order)), yticklabels=order, xlabel="seconds", xscale="log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.invert_yaxis()
+    ax.set_title("Run times; the bar is the median", fontsize="medium")
+    return figure, {"seconds": table}
+
+
+def masks(logs: LogSet) -> Drawing:
+    """Overlap of magnitude, best and random masks; columns are first, middle and last step."""
+    results = _require(logs.results, "frob_Qbest^2")
+    parts = _by_split(results)
+    longest = max(parts.values(), key=len)
+    columns = sorted({0, (len(longest) - 1) // 2, len(longest) - 1})
+    figure, axes = plt.subplots(
+        len(parts), len(columns), squeeze=False, sharex=True, sharey=True,
+        figsize=(4.3 * len(columns), 3.8 * len(parts)),
+    )  # fmt: skip
+    tables = []
+    magnitude, best, random = line_styles(3)
+    for row, part in zip(axes, parts.values(), strict=True):
+        for ax, column in zip(row, columns, strict=True):
+            result = part[min(column, len(part) - 1)]
+            table = result.overlap_table()
+            k = table["k"].to_numpy()
+            table["best"] = result.array("frob_Qbest^2") / k
+            ax.plot(k, table["best"], label="best mask", **best)
+            ax.plot(k, table["overlap"], label="magnitude mask", **magnitude)
+            if "frob_Qrandom^2" in result.quantities:
+                curves = result.array("frob_Qrandom^2") / k
+                table["random_mean"], table["random_std"] = curves.mean(0), curves.std(0)
+                low, high = curves.min(0), curves.max(0)
+                ax.fill_between(
+                    k, low, high, color=random["color"], alpha=0.35, lw=0, label="random masks"
+                )
+            ax.plot(k, table["chance"], color=CHANCE, label="chance k/D")
+            ax.set(xscale="log", yscale="log", ylim=(table["chance"].iloc[0] / 2, 1.2))
+            ax.set_title(result.label, fontsize="medium")
+            tables.append((result, table))
+        row[0].set_ylabel("overlap")
+    for ax in axes[-1]:
+        ax.set_xlabel("k")
+    axes[0][0].legend()
+    figure.suptitle(title_note(results), fontsize="medium")
+    return figure, {"overlap": _mark(tables)}
+
+
+#: Figures by the name under which they are written.
+FIGURES: dict[str, Callable[[LogSet], Drawing]] = {
+    "overview": overview,
+    "overlap_over_k": overlap_over_k,
+    "overlap_over_steps": overlap_over_steps,
+    "exact_against_sketched": exact_against_sketched,
+    "errors": errors,
+    "masks": masks,
+    "training": training,
+    "run_times": run_times,
+}
