@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 
 from applesandoranges.dataset_sources import write_embedded
 from applesandoranges.exact import dense_matrix, exact_eigh
@@ -13,6 +15,11 @@ from applesandoranges.recorded_hessian import RecordedHessianConfig, load_record
 from applesandoranges.script_config import parse_config, run_script
 from skerch.__main__ import main as skerch
 from tests.script_loader import load_script
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores: more threads than cores make everything slower. For subprocesses too.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 TRAIN, MEASURE, ANALYSE = (
     "10a_gather_params_grads.py", "10c_hessian_hdf5_measurements.py", "10d_core_and_analysis.py",
