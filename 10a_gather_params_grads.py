@@ -2,7 +2,8 @@
 
 Makes the run directory OUTPUT_DIR/<stamp>__<PROBLEM>__<SEED>[__SUFFIX] with a log and a params
 file. A recorded step is the state before that step's update; the step after the last update may
-be recorded too.
+be recorded too. A training that was stopped goes on from its last checkpoint (taken at the
+beginning of each epoch and after each recorded step): the same command with RESUME=<run directory>.
 """
 
 import sys
@@ -11,8 +12,16 @@ from pathlib import Path
 
 from applesandoranges.hessian import buffer_state, parameter_vector
 from applesandoranges.incremental_hdf5 import IncrementalHDF5
+from applesandoranges.jsonlog import logs_stop
 from applesandoranges.script_config import key, run_script
-from applesandoranges.training import TrainingConfig, hessian_gradient, prepare_run, train
+from applesandoranges.training import (
+    TrainingConfig,
+    TrainingRun,
+    finished_log,
+    hessian_gradient,
+    prepare_run,
+    train,
+)
 
 
 @dataclass
@@ -20,20 +29,22 @@ class Config(TrainingConfig):
     """Keys of this script."""
 
     STORE_GRADS: bool = key("also store the gradients on the Hessian subsets", False)
+    RESUME: str | None = key("run directory of a training by the same keys to go on with", None)
 
 
 def main(config: Config) -> None:
     """Train and record."""
-    run = prepare_run(config, Path(__file__).name)
-    net = run.problem.net
+    script, resume = Path(__file__).name, Path(config.RESUME) if config.RESUME else None
+    if resume is not None and (log := finished_log(resume, script)):
+        print(f"Nothing to train: the training is done, see {log}")
+        return
+    run = prepare_run(config, script, resume)
     matrices = ["params"] + ["gradients_train", "gradients_test"] * config.STORE_GRADS
-    params = parameter_vector(net)
+    path = {name: run.run_dir / f"{run.run_dir.name}__{name}.h5" for name in matrices}
+    params = parameter_vector(run.problem.net)
     files = {
-        name: IncrementalHDF5.create(
-            run.run_dir / f"{run.run_dir.name}__{name}.h5",
-            len(params),
-            params.dtype,
-            {"run_id": run.run_id},
+        name: IncrementalHDF5.open_or_create(
+            path[name], len(params), params.dtype, {"run_id": run.run_id}
         )
         for name in matrices
     }
@@ -41,16 +52,27 @@ def main(config: Config) -> None:
     def record(step: int) -> None:
         for name, file in files.items():
             split = name.partition("_")[2]
-            if split:
-                file.append(hessian_gradient(run.problem, split, run.num_hessian), {"step": step})
-            else:
-                file.append(parameter_vector(net), {"step": step}, buffer_state(net))
+            if not file.has(step=step):
+                store(run, file, split, step)
             body = {"global_step": step, "matrix": name, "split": split or None}
-            run.log("HDF5", body | {"status": "stored"})
+            run.log_once("HDF5", body | {"status": "stored"})
 
-    with run.log:
-        train(run, record)
-        run.log("INFO", ["Training done", {"log": run.log.path, "params": files["params"].path}])
+    def summary() -> dict[str, object]:
+        recorded = [metadata["step"] for metadata in files["params"].metadata()]
+        return {"recorded": recorded, "to go on": f"the same command with RESUME={run.run_dir}"}
+
+    with run.log, logs_stop(run.log, summary):
+        train(run, record, run.run_dir / f"{run.run_dir.name}__checkpoint.h5")
+        run.log("INFO", ["Training done", {"log": run.log.path, "params": path["params"]}])
+
+
+def store(run: TrainingRun, file: IncrementalHDF5, split: str, step: int) -> None:
+    """Store the gradient on the Hessian subset of a split, or the parameters where it is empty."""
+    if split:
+        file.append(hessian_gradient(run.problem, split, run.num_hessian), {"step": step})
+    else:
+        net = run.problem.net
+        file.append(parameter_vector(net), {"step": step}, buffer_state(net))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 ``data_idxs`` ``(2, entries)`` holds the first column of each entry and the one after its last;
 ``metadata`` one text per entry, the ``repr`` of a dictionary. Named tensors that belong to an entry
-but have other shapes (BatchNorm statistics) lie in ``extras/<entry>/``. The file is opened for each
-entry and closed again, so that whatever happens between two entries cannot damage it.
+but have other shapes (BatchNorm statistics) lie in ``extras/<entry>/``. A new entry is added to a
+copy, which then replaces the file: whatever happens, the file holds whole entries only.
 """
 
 from __future__ import annotations
 
 import ast
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import h5py
 import torch
 from torch import Tensor
 
-from skerch.measurement_store import open_h5, own_dataset
+from skerch.measurement_store import open_h5, own_dataset, replacing
 from skerch.utils import InputError, StoreError, check_finite
 
 #: Rows per chunk: large enough to read columns fast, small enough for any HDF5 cache.
@@ -54,11 +55,9 @@ class IncrementalHDF5:
             InputError: If it exists.
         """
         numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
-        try:
-            file = h5py.File(path, "x")
-        except FileExistsError:
-            raise InputError(f"{path}: exists already") from None
-        with file:
+        if path.exists():
+            raise InputError(f"{path}: exists already")
+        with replacing(path) as aside, h5py.File(aside, "w") as file:
             chunks = (min(dim, CHUNK_ROWS), 1)
             file.create_dataset("data", (dim, 0), numpy_dtype, maxshape=(dim, None), chunks=chunks)
             file.create_dataset("data_idxs", (2, 0), "int64", maxshape=(2, None))
@@ -66,6 +65,22 @@ class IncrementalHDF5:
             for name, value in attributes.items():
                 file.attrs[name] = value
         return cls(path)
+
+    @classmethod
+    def open_or_create(
+        cls, path: Path, dim: int, dtype: torch.dtype, attributes: Mapping[str, str]
+    ) -> IncrementalHDF5:
+        """Return the file at ``path``, created without entries if it is not there.
+
+        Raises:
+            InputError: If it is there with other attributes.
+        """
+        if not path.exists():
+            return cls.create(path, dim, dtype, attributes)
+        file = cls(path)
+        if (found := file.attributes()) != dict(attributes):
+            raise InputError(f"{path}: expected a file with {dict(attributes)}, found {found}")
+        return file
 
     def append(
         self, data: Tensor, metadata: dict[str, Any], extras: Mapping[str, Tensor] | None = None
@@ -77,11 +92,19 @@ class IncrementalHDF5:
         """
         check_finite(data, f"{self.path.name}, entry {metadata}")
         columns = data[:, None] if data.ndim == 1 else data
-        with h5py.File(self.path, "r+") as file:
+        with replacing(self.path) as aside:
+            shutil.copyfile(self.path, aside)
+            self._append_to(aside, columns, metadata, extras or {})
+
+    @staticmethod
+    def _append_to(
+        path: Path, columns: Tensor, metadata: dict[str, Any], extras: Mapping[str, Tensor]
+    ) -> None:
+        with h5py.File(path, "r+") as file:
             dataset, idxs, texts = (file[name] for name in ("data", "data_idxs", "metadata"))
             entry, begin = len(texts), dataset.shape[1]
             end = begin + columns.shape[1]
-            for name, value in (extras or {}).items():
+            for name, value in extras.items():
                 file[f"extras/{entry}/{name}"] = value.detach().cpu().numpy()
             dataset.resize(end, axis=1)
             dataset[:, begin:end] = columns.detach().cpu().numpy()
@@ -106,6 +129,10 @@ class IncrementalHDF5:
         if not all(isinstance(metadata, dict) for metadata in parsed):
             raise StoreError(f"{self.path}: its metadata cannot be read")
         return parsed
+
+    def has(self, **wanted: Any) -> bool:
+        """Say whether there is an entry whose metadata hold all ``wanted`` values."""
+        return any(wanted.items() <= found.items() for found in self.metadata())
 
     def find(self, **wanted: Any) -> Entry:
         """Return the last entry whose metadata hold all ``wanted`` values.

@@ -6,10 +6,12 @@ The file is for machines; the terminal shows the same text in colour, very long 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +22,8 @@ import pandas as pd
 from humanfriendly.terminal import terminal_supports_colors
 
 from skerch.utils import InputError
+
+from .script_config import Interrupted
 
 TIME_FORMAT = "%Y-%m-%d_%H:%M:%S.%f"
 #: Longer lines are cut on the terminal (spectra have thousands of numbers); the file has them all.
@@ -32,16 +36,19 @@ def file_stamp() -> str:
 
 
 class JsonLog:
-    """Appends events to a new file and to the terminal.
+    """Appends events to a file and to the terminal.
 
     The file is created with the first event, so that a script which refuses its input leaves none.
 
     Args:
-        path: The log file; must not exist.
+        path: The log file; must not exist, unless
+        resume: it is the log of a process that goes on here. A last line which that process could
+            not finish is ended, so that readers leave out this line alone.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, resume: bool = False):
         self.path = Path(path)
+        self._mode = "a" if resume else "x"
         #: For :func:`tqdm.contrib.logging.logging_redirect_tqdm`.
         self.logger = logging.getLogger(f"applesandoranges.jsonlog.{id(self)}")
         self.logger.propagate = False
@@ -57,7 +64,10 @@ class JsonLog:
         self.logger.log(logging.ERROR if header == "ERROR" else logging.INFO, "%s", line)
 
     def _open(self) -> None:
-        file = logging.FileHandler(self.path, mode="x")
+        if self._mode == "a" and not self.path.read_bytes().endswith(b"\n"):
+            with self.path.open("a") as unfinished:
+                unfinished.write("\n")
+        file = logging.FileHandler(self.path, mode=self._mode)
         terminal = logging.StreamHandler(sys.stdout)
         colours = terminal_supports_colors(sys.stdout)
         terminal.setFormatter(_TerminalFormatter(None if colours else {}))
@@ -77,6 +87,21 @@ class JsonLog:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def as_logged(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body as a reader of the log will see it."""
+    return json.loads(json.dumps(_plain(body), allow_nan=False))
+
+
+@contextlib.contextmanager
+def logs_stop(log: JsonLog, summary: Callable[[], dict[str, Any]]) -> Iterator[None]:
+    """Log a signal that ends what is inside (Ctrl-C, SIGTERM), with what is done by then."""
+    try:
+        yield
+    except (KeyboardInterrupt, Interrupted) as stop:
+        log("INFO", ["Stopped before the end", {"by": str(stop) or "Ctrl-C"} | summary()])
+        raise
 
 
 class _TerminalFormatter(coloredlogs.ColoredFormatter):

@@ -225,10 +225,15 @@ class Problem:
         n, full = len(self.data.train_labels), DATASETS[self._spec.data].num_train
         return split_indices(n, self._seed, min(NUM_VALID, round(NUM_VALID * n / full)))
 
-    def train_loader(self, epoch: int) -> DataLoader:
-        """Return the mini-batches of an epoch, counted from 0; the last partial one is dropped."""
+    def train_loader(self, epoch: int, skip: int = 0) -> DataLoader:
+        """Return the mini-batches of an epoch, counted from 0; the last partial one is dropped.
+
+        Args:
+            epoch: Which epoch.
+            skip: Mini-batches to leave out at its beginning.
+        """
         sampler = EpochSampler(self._split[0], self._seed)
-        sampler.set_epoch(epoch)
+        sampler.set_epoch(epoch, skip * self.batch_size)
         return self._loader(self.data.train, sampler=sampler, drop_last=True)
 
     def eval_loader(self, which: str) -> DataLoader:

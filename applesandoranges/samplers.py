@@ -37,23 +37,25 @@ class EpochSampler(Sampler[int]):
     """Random order of ``indices``, a different one in each epoch, given by ``(seed, epoch)``.
 
     Epochs count from 0; :meth:`set_epoch` chooses the one that the next iteration goes through.
+    ``start`` data points at its beginning are left out: a training goes on in the middle of it.
     """
 
     def __init__(self, indices: Tensor, seed: int):
         self.indices = indices
         self.seed = seed
         self.epoch = 0
+        self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch and how many of its data points are left out."""
+        self.epoch, self.start = epoch, start
 
     def __iter__(self) -> Iterator[int]:
-        order = randperm(len(self), self.seed + EPOCH_SEED_OFFSET + self.epoch)
-        return iter(self.indices[order].tolist())
+        order = randperm(len(self.indices), self.seed + EPOCH_SEED_OFFSET + self.epoch)
+        return iter(self.indices[order][self.start :].tolist())
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.indices) - self.start
 
 
 def balanced_indices(labels: Tensor, size: int) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import secrets
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,17 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from skerch.utils import InputError, NumericalError
 
+from .checkpoints import TrainingState
 from .hessian import buffer_state, load_buffers, trainable
-from .jsonlog import JsonLog, file_stamp
+from .jsonlog import JsonLog, Log, as_logged, file_stamp, read_log
 from .optimisers import make_optimizer, make_schedule
-from .problems import Problem, build_problem
+from .problems import Batch, Problem, build_problem
 from .resources import default_device, parse_device
 from .script_config import key
 from .settings import TrainingSettings, load_settings
+
+#: Keys in which a training that goes on may differ from its beginning: where things are.
+PLACES = {"OBS_DATASETS", "DEVICE", "OUTPUT_DIR", "OUTDIR_SUFFIX", "TUNING_CONF", "RESUME"}
 
 DEFAULT_SETTINGS = Path(__file__).parent.parent / "config" / "basic_config.yaml"
 
@@ -71,14 +75,33 @@ class TrainingRun:
     total_steps: int
     num_hessian: int
     log: JsonLog
+    logged: set[tuple[str, ...]] = field(default_factory=set)
+
+    def log_once(self, header: str, body: dict[str, Any]) -> None:
+        """Log an event of a step, unless the log has it from before the training was resumed."""
+        event = _event_key(header, body)
+        if event not in self.logged:
+            self.log(header, body)
+            self.logged.add(event)
 
 
-def prepare_run(config: TrainingConfig, script: str) -> TrainingRun:
+def _event_key(header: str, body: dict[str, Any]) -> tuple[str, ...]:
+    return header, *(str(body.get(name)) for name in ("global_step", "matrix"))
+
+
+def prepare_run(config: TrainingConfig, script: str, resume: Path | None = None) -> TrainingRun:
     """Check everything, build the problem, make the run directory and log CONFIG and GLOBALS.
 
+    Args:
+        config: The keys.
+        script: Whose log it is.
+        resume: Run directory of a training by the same keys that goes on.
+
     Raises:
-        InputError: If anything about the configuration cannot work; nothing is written then.
+        InputError: If anything about the configuration cannot work, or is not that of the training
+            that should go on; nothing is written then.
     """
+    earlier = None if resume is None else _earlier_log(resume, script, config)
     settings = load_settings(Path(config.TUNING_CONF), config.PROBLEM, config.OPTIMIZER)
     device = parse_device(config.DEVICE)
     if not 0 <= config.RANDOM_SEED < 2**32 - 10**8:
@@ -109,24 +132,69 @@ def prepare_run(config: TrainingConfig, script: str) -> TrainingRun:
     }
     if "/" in config.OUTDIR_SUFFIX or "\0" in config.OUTDIR_SUFFIX:
         raise InputError(f"OUTDIR_SUFFIX is part of a file name, got {config.OUTDIR_SUFFIX!r}")
-    stamp = file_stamp()
-    name = f"{stamp}__{config.PROBLEM}__{config.RANDOM_SEED}"
-    if config.OUTDIR_SUFFIX:
-        name += f"__{config.OUTDIR_SUFFIX}"
-    run_dir = Path(config.OUTPUT_DIR).expanduser() / name
     hashes = {
         split: subset_hash(problem.deterministic_data(split), idxs)
         for split, idxs in subsets.items()
     }
-    run_dir.mkdir(parents=True)
-    log = JsonLog(run_dir / f"{stamp}[{script}].log")
+    if earlier is None:
+        run_id, stamp = uuid.uuid4().hex, file_stamp()
+        name = f"{stamp}__{config.PROBLEM}__{config.RANDOM_SEED}"
+        if config.OUTDIR_SUFFIX:
+            name += f"__{config.OUTDIR_SUFFIX}"
+        run_dir = Path(config.OUTPUT_DIR).expanduser() / name
+        log = JsonLog(run_dir / f"{stamp}[{script}].log")
+    else:
+        run_id, stamp = earlier.first("GLOBALS")["run_id"], earlier.path.name.partition("[")[0]
+        run_dir, log = earlier.path.parent, JsonLog(earlier.path, resume=True)
     run = TrainingRun(
-        uuid.uuid4().hex, run_dir, stamp, problem, settings, config.RANDOM_SEED, steps, total,
+        run_id, run_dir, stamp, problem, settings, config.RANDOM_SEED, steps, total,
         config.NUM_HESSIAN_DATAPOINTS, log,
     )  # fmt: skip
-    log("CONFIG", asdict(config))
-    log("GLOBALS", _globals(run, config, subsets, hashes))
+    run_globals = _globals(run, config, subsets, hashes)
+    if earlier is None:
+        run_dir.mkdir(parents=True)
+        log("CONFIG", asdict(config))
+        log("GLOBALS", run_globals)
+    else:
+        _check_same(earlier, "GLOBALS", run_globals, ignore={"run_dir"})
+        run.logged.update(_event_key(event.header, event.body) for event in earlier.events)
+        log("INFO", ["Going on with an earlier training", {"log": log.path}])
     return run
+
+
+def finished_log(run_dir: Path, script: str) -> Path | None:
+    """Return the log of the training in ``run_dir`` if that is done.
+
+    Raises:
+        InputError: If there is no such training.
+    """
+    log = _log_of(run_dir, script)
+    return log.path if any(event.text == "Training done" for event in log.events) else None
+
+
+def _log_of(run_dir: Path, script: str) -> Log:
+    logs = [path for path in run_dir.glob("*.log") if path.name.endswith(f"[{script}].log")]
+    if len(logs) != 1:
+        found = [path.name for path in logs]
+        raise InputError(f"{run_dir}: expected the log of one training by {script}, found {found}")
+    return read_log(logs[0])
+
+
+def _earlier_log(run_dir: Path, script: str, config: TrainingConfig) -> Log:
+    """Return the log of the training in ``run_dir``, which must have the keys of ``config``."""
+    log = _log_of(run_dir, script)
+    _check_same(log, "CONFIG", asdict(config), ignore=PLACES)
+    return log
+
+
+def _check_same(log: Log, header: str, expected: dict[str, Any], ignore: set[str]) -> None:
+    """Raise :class:`InputError` unless the log's first ``header`` body is ``expected``."""
+    found = log.first(header)
+    for name, value in as_logged(expected).items():
+        if name not in ignore and found.get(name) != value:
+            raise InputError(
+                f"{log.path}: is of another training: {name} was {found.get(name)!r}, now {value!r}"
+            )
 
 
 def _globals(
@@ -209,38 +277,61 @@ def _evaluation(run: TrainingRun, epoch: int, step: int) -> dict[str, Any]:
     return body
 
 
-def _batches(problem: Problem) -> Iterator[tuple[int, bool, Tensor, Tensor]]:
-    """Yield ``(epoch, begins the epoch, X, y)`` without end; epochs count from 0."""
-    epoch = 0
+def _batches(problem: Problem, begin: int) -> Iterator[Batch]:
+    """Yield the mini-batches of steps ``begin, begin + 1, ...`` without end."""
+    epoch, skip = divmod(begin, problem.steps_per_epoch)
     while True:
-        for position, (X, y) in enumerate(problem.train_loader(epoch)):
-            yield epoch, position == 0, X.to(problem.device), y.to(problem.device)
-        epoch += 1
+        for X, y in problem.train_loader(epoch, skip):
+            yield X.to(problem.device), y.to(problem.device)
+        epoch, skip = epoch + 1, 0
 
 
-def train(run: TrainingRun, on_record: Callable[[int], None]) -> None:
+def train(
+    run: TrainingRun, on_record: Callable[[int], None], checkpoint: Path | None = None
+) -> None:
     """Train, logging evaluations, and call ``on_record(step)`` at each recorded step.
 
     The network is in evaluation mode during that call and in training mode for each update.
 
+    Args:
+        run: The training.
+        on_record: Called with the step.
+        checkpoint: If given, the state is saved there at the beginning of each epoch and after each
+            recorded step; where the file exists already, the training goes on from it.
+
     Raises:
         NumericalError: If the loss is not finite any more.
+        StoreError: If the checkpoint is damaged or of another run.
     """
     problem, log = run.problem, run.log
     optimizer = make_optimizer(run.settings, problem.net.parameters())
     schedule = make_schedule(
         run.settings, optimizer, run.settings.num_epochs * problem.steps_per_epoch
     )
+    state = TrainingState(problem.net, optimizer, schedule)
+    begin = 0
+    if checkpoint is not None and checkpoint.exists():
+        begin = state.load(checkpoint, run.run_id)
+        log("INFO", ["Going on from a checkpoint", {"global_step": begin}])
+    batches, end = _batches(problem, begin), run.total_steps
     with (
         logging_redirect_tqdm([log.logger]),
-        tqdm(total=run.total_steps, desc="training", unit="step", disable=None) as bar,
+        tqdm(total=end, initial=begin, desc="training", unit="step", disable=None) as bar,
     ):
-        for step, (epoch, first, X, y) in enumerate(_batches(problem)):
-            last, recorded = step == run.total_steps, step in run.record_steps
+        for step in range(begin, end + 1):
+            (epoch, position), recorded = (
+                divmod(step, problem.steps_per_epoch),
+                step in run.record_steps,
+            )
+            last = step == end
+            # Before the mini-batch is drawn, which moves the generators.
+            if checkpoint is not None and (position == 0 or step - 1 in run.record_steps or last):
+                state.save(checkpoint, run.run_id, step)
             if last and not recorded:
                 break
-            if first and not last:
-                log("EVAL ROUND", _evaluation(run, epoch, step))
+            X, y = next(batches)
+            if position == 0 and not last:
+                run.log_once("EVAL ROUND", _evaluation(run, epoch, step))
             body: dict[str, Any] = {"global_step": step, "epoch": epoch + 1}
             if recorded:
                 # Before the batch passes through the network, which moves BatchNorm's statistics.
@@ -257,7 +348,9 @@ def train(run: TrainingRun, on_record: Callable[[int], None]) -> None:
                 raise NumericalError(f"training diverged: the loss of step {step} is {batch_loss}")
             if recorded:
                 lr = optimizer.param_groups[0]["lr"]
-                log("TRAINING BATCH", body | {"batch_loss": batch_loss} | losses | {"lr": lr})
+                run.log_once(
+                    "TRAINING BATCH", body | {"batch_loss": batch_loss} | losses | {"lr": lr}
+                )
             if last:
                 load_buffers(problem.net, buffers)
                 break
@@ -266,4 +359,4 @@ def train(run: TrainingRun, on_record: Callable[[int], None]) -> None:
             optimizer.step()
             schedule.step()
             bar.update()
-    log("FINAL EVALUATION", _evaluation(run, epoch, run.total_steps))
+    run.log_once("FINAL EVALUATION", _evaluation(run, epoch, end))

@@ -1,0 +1,160 @@
+"""A training that was stopped goes on to the very numbers of one that was not."""
+
+import h5py
+import pytest
+import yaml
+
+from applesandoranges import checkpoints
+from applesandoranges.dataset_sources import write_synthetic
+from applesandoranges.incremental_hdf5 import IncrementalHDF5
+from applesandoranges.jsonlog import read_log
+from tests.conftest import Pipeline
+
+RECORD = (0, 3, 9, 17)
+HEADERS = ("EVAL ROUND", "TRAINING BATCH", "HDF5", "FINAL EVALUATION")
+
+COSINE = {"name": "cosine", "warmup_ratio": 0.2}
+CASES = {
+    "SGD": ("mnist_mini", "SGD", {"lr": 0.3}, None),
+    "momentum and schedule": ("mnist_mini", "SGD", {"lr": 0.1, "momentum": 0.9}, COSINE),
+    "Adam": ("mnist_mini", "Adam", {"lr": 0.001}, None),
+}
+RANDOM_CASES = {
+    "augmentation": ("cifar10_3c3d", "SGD", {"lr": 0.02}, None),
+    "augmentation and dropout": ("cifar100_allcnnc", "Adam", {"lr": 0.001}, COSINE),
+}
+
+
+def settings(path, problem, optimizer, hpars, schedule, batch_size):
+    """Write the settings of a case and return the words that name them."""
+    how = {"opt_hpars": hpars, "lr_schedule": schedule}
+    content = {"batch_size": batch_size, "num_epochs": 4, optimizer: how}
+    path.write_text(yaml.safe_dump({problem: content}))
+    return [f"PROBLEM={problem}", f"OPTIMIZER={optimizer}", f"TUNING_CONF={path}"]
+
+
+def stop_after(monkeypatch, num_checkpoints):
+    """Stop the next training after so many checkpoints, as Ctrl-C would."""
+    true_save, calls = checkpoints.TrainingState.save, []
+
+    def save(self, *args):
+        true_save(self, *args)
+        calls.append(args)
+        if len(calls) == num_checkpoints:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.TrainingState, "save", save)
+
+
+def numbers(pipeline):
+    """Return all that a training leaves behind, time stamps and places aside."""
+    log = read_log(pipeline.log)
+    recorded = IncrementalHDF5(pipeline.params)
+    steps = [metadata["step"] for metadata in recorded.metadata()]
+    params = [recorded.find(step=step).data[:, 0].tolist() for step in steps]
+    return {header: log.bodies(header) for header in HEADERS} | {"steps": steps, "params": params}
+
+
+def assert_goes_on(tmp_path, monkeypatch, datasets, words, stops, num_hessian):
+    def pipeline(name):
+        return Pipeline(
+            tmp_path / name, datasets, 6, 12, record=RECORD, num_hessian=num_hessian,
+            extra=list(words),
+        )  # fmt: skip
+
+    undisturbed, disturbed = pipeline("undisturbed"), pipeline("disturbed")
+    assert undisturbed.train() == 0
+    for stop in stops:
+        with monkeypatch.context() as patch:
+            stop_after(patch, stop)
+            assert disturbed.train() == 130
+        disturbed.extra = [*words, f"RESUME={disturbed.run_dir}"]
+    assert disturbed.train() == 0
+    assert numbers(disturbed) == numbers(undisturbed)
+    return disturbed
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("stops", [(1,), (2, 2), (3, 1, 2)], ids=str)
+def test_same_numbers_however_often_it_was_stopped(tmp_path, monkeypatch, digits, case, stops):
+    words = settings(tmp_path / "s.yaml", *case, batch_size=400)
+    assert_goes_on(tmp_path, monkeypatch, digits, words, stops, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", RANDOM_CASES.values(), ids=RANDOM_CASES.keys())
+def test_random_problems_go_on_with_their_generators(tmp_path, monkeypatch, case):
+    datasets = tmp_path / "datasets"
+    write_synthetic("CIFAR10", datasets, 100, 20)
+    write_synthetic("CIFAR100", datasets, 100, 100)
+    words = settings(tmp_path / "s.yaml", *case, batch_size=16)
+    num_hessian = 100 if "cifar100" in case[0] else 20
+    assert_goes_on(tmp_path, monkeypatch, datasets, words, (4,), num_hessian)
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch, digits):
+    """A training that was stopped, with the word that resumes it."""
+    pipeline = Pipeline(tmp_path, digits, 6, 12)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        assert pipeline.train() == 130
+    pipeline.extra = [f"RESUME={pipeline.run_dir}"]
+    return pipeline
+
+
+def snapshot(pipeline):
+    return {p: p.read_bytes() for p in (pipeline.root / "output").rglob("*") if p.is_file()}
+
+
+def test_a_stop_says_what_is_recorded_and_how_to_go_on(stopped, capsys):
+    body = read_log(stopped.log).events[-1].body
+    assert body["recorded"] == [0]
+    assert body["to go on"].endswith(f"RESUME={stopped.run_dir}")
+    assert body["by"] == "Ctrl-C"
+
+
+def test_a_finished_training_is_left_alone(stopped, capsys):
+    assert stopped.train() == 0
+    before = snapshot(stopped)
+    capsys.readouterr()
+    assert stopped.train() == 0
+    assert "Nothing to train: the training is done" in capsys.readouterr().out
+    assert snapshot(stopped) == before
+
+
+def test_a_line_cut_by_a_kill_is_ended_and_left_out(stopped):
+    with stopped.log.open("a") as log:
+        log.write('["2026-01-01_00:00:00.000", ["TRAINING BA')
+    assert stopped.train() == 0
+    log = read_log(stopped.log)
+    assert len(log.left_out) == 1
+    assert [body["global_step"] for body in log.bodies("TRAINING BATCH")] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "is of another training: RANDOM_SEED was 12345, now 1"),
+        ({"record": (0, 1, 2)}, "RECORD_STEPS was [0, 2], now [0, 1, 2]"),
+        ({"extra": ["RESUME=nowhere"]}, "nowhere: expected the log of one training"),
+    ],
+    ids=["seed", "steps", "no such run"],
+)
+def test_another_training_is_refused(stopped, capsys, changes, message):
+    before = snapshot(stopped)
+    for name, value in changes.items():
+        setattr(stopped, name, value)
+    assert stopped.train() == 2
+    assert message in capsys.readouterr().err.splitlines()[0]
+    assert snapshot(stopped) == before
+
+
+def test_a_damaged_checkpoint_is_refused(stopped, capsys):
+    (path,) = stopped.run_dir.glob("*__checkpoint.h5")
+    with h5py.File(path, "r+") as file:
+        file["net/1.weight"][0, 0] += 1
+    params = stopped.params.read_bytes()
+    assert stopped.train() == 1
+    assert "the checkpoint is damaged; start the training anew" in capsys.readouterr().err
+    assert stopped.params.read_bytes() == params
