@@ -22,6 +22,7 @@ from applesandoranges.merging import Merge, sketch_sizes
 from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
 from applesandoranges.resources import budget_bytes
 from applesandoranges.script_config import key, run_script
+from applesandoranges.software import made_with
 from skerch.distributed_decompositions import orthogonalize, solve_core_seigh
 from skerch.row_blocks import RowBlocks
 
@@ -44,20 +45,22 @@ def main(config: Config) -> None:
     recorded = load_recorded_hessian(config)
     inner_all, outer_all = Path(config.INNER_VIRTUAL), Path(config.OUTER_VIRTUAL)
     provenance = recorded.sketch_provenance(*sketch_sizes(outer_all, inner_all, recorded.dim))
-    flag = config.SUCCESS_FLAG
-    inner = Merge(inner_all, Path(config.INNER_MONOLITHIC), flag, provenance)
-    outer = Merge(outer_all, Path(config.OUTER_MONOLITHIC), flag, provenance)
-    inner.check()
-    outer.check()
+    how = (config.SUCCESS_FLAG, provenance, budget, config.ALLOW_UNKNOWN_PROVENANCE)
+    inner = Merge(inner_all, Path(config.INNER_MONOLITHIC), *how)
+    outer = Merge(outer_all, Path(config.OUTER_MONOLITHIC), *how)
+    doubts = [*recorded.doubts, *(doubt for merge in (inner, outer) for doubt in merge.check())]
 
     where = {"step": config.STEP, "H_test": config.TEST_HESSIAN}
     suffix = f"__step={config.STEP}__test={config.TEST_HESSIAN}.log"
     with JsonLog(recorded.run_dir / f"{file_stamp()}[{Path(__file__).name}]{suffix}") as log:
         log("CONFIG", asdict(config))
-        log("GLOBALS", provenance | {"num_params": recorded.dim, "data_source": recorded.source})
+        facts = {"num_params": recorded.dim, "data_source": recorded.source}
+        log("GLOBALS", provenance | facts | {"made_with": made_with()})
+        for doubt in doubts:
+            log("WARNING", [doubt, where])
         for name, merge in (("inner", inner), ("outer", outer)):
             log("INFO", [f"Merging {name} measurements", where])
-            if not merge.run(budget, config.DELETE_MERGED_SUBFILES):
+            if not merge.run(config.DELETE_MERGED_SUBFILES):
                 log("INFO", [f"The {name} measurements were merged before", where])
         with inner.open() as inner_file, outer.open() as outer_file:
             device = recorded.problem.device

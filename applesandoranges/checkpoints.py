@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from skerch.measurement_store import open_h5, own_dataset, replacing
+from skerch.hdf5_files import own_dataset, reading, replacing
 from skerch.utils import StoreError
 
 from .hessian import tensor_hash
@@ -56,7 +56,7 @@ class TrainingState:
             "python_random": random.getstate(),
             "numpy_random": np.random.get_state(legacy=False),
         }
-        with replacing(path) as aside, h5py.File(aside, "w") as file:
+        with replacing(path, durable=True) as aside, h5py.File(aside, "w") as file:
             for name, value in tensors.items():
                 file[name] = value.detach().cpu().numpy()
             file.attrs["facts"] = text = json.dumps(facts, default=lambda array: array.tolist())
@@ -68,7 +68,7 @@ class TrainingState:
         Raises:
             StoreError: If it is damaged, or of another run.
         """
-        with open_h5(path) as file:
+        with reading(path) as file:
             names: list[str] = []
             file.visititems(lambda name, item: names.append(name) if _is_dataset(item) else None)
             tensors = {name: torch.as_tensor(own_dataset(file, name)[()]) for name in names}

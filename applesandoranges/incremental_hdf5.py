@@ -19,7 +19,7 @@ import h5py
 import torch
 from torch import Tensor
 
-from skerch.measurement_store import open_h5, own_dataset, replacing
+from skerch.hdf5_files import own_dataset, reading, replacing
 from skerch.utils import InputError, StoreError, check_finite
 
 #: Rows per chunk: large enough to read columns fast, small enough for any HDF5 cache.
@@ -57,7 +57,7 @@ class IncrementalHDF5:
         numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
         if path.exists():
             raise InputError(f"{path}: exists already")
-        with replacing(path) as aside, h5py.File(aside, "w") as file:
+        with replacing(path, durable=True) as aside, h5py.File(aside, "w") as file:
             chunks = (min(dim, CHUNK_ROWS), 1)
             file.create_dataset("data", (dim, 0), numpy_dtype, maxshape=(dim, None), chunks=chunks)
             file.create_dataset("data_idxs", (2, 0), "int64", maxshape=(2, None))
@@ -92,7 +92,7 @@ class IncrementalHDF5:
         """
         check_finite(data, f"{self.path.name}, entry {metadata}")
         columns = data[:, None] if data.ndim == 1 else data
-        with replacing(self.path) as aside:
+        with replacing(self.path, durable=True) as aside:
             shutil.copyfile(self.path, aside)
             self._append_to(aside, columns, metadata, extras or {})
 
@@ -115,12 +115,12 @@ class IncrementalHDF5:
 
     def attributes(self) -> dict[str, str]:
         """Return the attributes of the file."""
-        with open_h5(self.path) as file:
+        with reading(self.path) as file:
             return {str(name): str(value) for name, value in file.attrs.items()}
 
     def metadata(self) -> list[dict[str, Any]]:
         """Return the metadata of all entries, in order."""
-        with open_h5(self.path) as file:
+        with reading(self.path) as file:
             texts = own_dataset(file, "metadata").asstr()[:]
         try:
             parsed = [ast.literal_eval(text) for text in texts]
@@ -147,7 +147,7 @@ class IncrementalHDF5:
             there = [found.get(next(iter(wanted))) for found in metadata]
             raise InputError(f"{self.path}: {names} was not recorded; there are {there}")
         entry = matches[-1]
-        with open_h5(self.path) as file:
+        with reading(self.path) as file:
             begin, end = own_dataset(file, "data_idxs")[:, entry]
             data = torch.from_numpy(own_dataset(file, "data")[:, begin:end])
             extras = {

@@ -35,6 +35,9 @@ def file_stamp() -> str:
     return datetime.now().strftime("%Y_%m_%d_%H_%M_%S.%f")[:-3]
 
 
+_LEVELS = {"ERROR": logging.ERROR, "WARNING": logging.WARNING}
+
+
 class JsonLog:
     """Appends events to a file and to the terminal.
 
@@ -61,7 +64,7 @@ class JsonLog:
             self._open()
         stamp = datetime.now().strftime(TIME_FORMAT)[:-3]
         line = json.dumps([stamp, [header, _plain(body)]], allow_nan=False)
-        self.logger.log(logging.ERROR if header == "ERROR" else logging.INFO, "%s", line)
+        self.logger.log(_LEVELS.get(header, logging.INFO), "%s", line)
 
     def _open(self) -> None:
         if self._mode == "a" and not self.path.read_bytes().endswith(b"\n"):

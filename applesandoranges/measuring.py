@@ -15,11 +15,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from skerch import INNER_FMT, LO_FMT
 from skerch.distributed_decompositions import check_sizes
 from skerch.distributed_measurements import innermeas_batch_torch
-from skerch.measurement_store import DistributedHDF5, differences
+from skerch.hdf5_files import differences
+from skerch.measurement_store import DistributedHDF5
 from skerch.utils import InputError, NumericalError, StoreError
 
 from .jsonlog import JsonLog
 from .recorded_hessian import DTYPE, RecordedHessian
+from .software import made_with
 
 #: More vectors per product than this did not speed up any problem.
 MAX_BLOCK_SIZE = 64
@@ -73,13 +75,19 @@ class SketchStore:
         return True
 
     def write(
-        self, idx: int, outer: np.ndarray, inner: np.ndarray, flag: str, provenance: dict[str, Any]
+        self,
+        idx: int,
+        outer: np.ndarray,
+        inner: np.ndarray,
+        flag: str,
+        provenance: dict[str, Any],
+        software: dict[str, str],
     ) -> None:
         """Write measurement ``idx``: ``H psi`` (``[D]``) and ``Phi H psi`` (``[n_i]``)."""
         *outer_path, inner_path = self.subpaths(idx)
         if outer_path:
-            DistributedHDF5.write(outer_path[0], outer, flag, provenance)
-        DistributedHDF5.write(inner_path, inner, flag, provenance)
+            DistributedHDF5.write(outer_path[0], outer, flag, provenance, software)
+        DistributedHDF5.write(inner_path, inner, flag, provenance, software)
 
 
 def check_indices(idxs: Sequence[int], num_inner: int) -> list[int]:
@@ -103,6 +111,7 @@ def measure(
     flag: str,
     log: JsonLog,
     block_size: int,
+    check: bool = True,
 ) -> int:
     """Measure what is missing among ``idxs`` and return how many that were.
 
@@ -113,6 +122,10 @@ def measure(
         flag: Success flag.
         log: Each measurement is logged.
         block_size: Vectors per product.
+        check: Stop before anything is measured if the loss is random or the operator not symmetric.
+
+    Raises:
+        NumericalError: If that check fails, or a measurement is NaN or infinite.
     """
     provenance = recorded.sketch_provenance(store.num_outer, store.num_inner)
     missing = [i for i in idxs if not store.is_measured(i, flag, provenance)]
@@ -125,8 +138,9 @@ def measure(
     if not missing:
         log("INFO", ["Nothing to measure: all requested measurements are done", where])
         return 0
+    if check:
+        recorded.check()
     Phi, Psi = recorded.test_matrices(store.num_inner)
-    split = recorded.identity["split"]
     with (
         logging_redirect_tqdm([log.logger]),
         tqdm(total=len(missing), desc="measuring", unit="hvp", disable=None) as bar,
@@ -139,9 +153,13 @@ def measure(
                 result = innermeas_batch_torch(block, recorded.operator, Phi, Psi, DTYPE)
                 outer, inner = result.outer.T.cpu().numpy(), result.inner.T.cpu().numpy()
                 for row, idx in enumerate(block):
-                    store.write(idx, outer[row], inner[row], flag, provenance)
+                    store.write(idx, outer[row], inner[row], flag, provenance, made_with())
             except NumericalError as error:
-                raise NumericalError(f"step {recorded.step}, {split}: {error}") from None
+                reason = str(error)
+                if error.indices:
+                    v = Psi.rows(error.indices[:1], DTYPE)[0]
+                    reason += f", from {recorded.culprit(v)}"
+                raise NumericalError(f"{recorded.where}: {reason}") from None
             for idx in block:
                 log("INFO", ["Measurement successful!", where | {"idx": idx}])
             bar.update(len(block))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from skerch.distributed_decompositions import check_sizes
-from skerch.measurement_store import DistributedHDF5, load_merged
+from skerch.hdf5_files import read_provenance
+from skerch.measurement_store import DistributedHDF5, load_merged, verify_merged
 from skerch.utils import InputError, StoreError
 
 
@@ -42,37 +45,56 @@ class Merge:
     monolithic: Path
     flag: str
     provenance: dict[str, Any]
+    memory_budget: int
+    allow_unknown: bool = False
 
-    def is_done(self) -> bool:
-        """Say whether the monolithic file holds these very measurements already."""
+    @cached_property
+    def done_before(self) -> bool:
+        """Whether the monolithic file held these very measurements, undamaged, from the start."""
         try:
-            load_merged(self.monolithic, self.flag, self.provenance).close()
+            with self.open() as file:
+                shape = file["data"].shape
+            verify_merged(self.monolithic, self.memory_budget)
         except StoreError:
             return False
-        return True
+        return shape == DistributedHDF5.load_virtual(self.virtual).shape
 
-    def check(self) -> None:
-        """Raise :class:`StoreError`, listing indices, unless this merge is done or can be."""
-        if not self.is_done():
-            DistributedHDF5.check_output(self.virtual, self.monolithic, overwrite=True)
-            report = DistributedHDF5.analyze_virtual(self.virtual, self.flag, self.provenance)
-            report.require_complete()
+    def check(self) -> list[str]:
+        """Check that this merge is done or can be; return what could not be verified.
 
-    def run(self, memory_budget: int, delete_subfiles: bool) -> bool:
+        Raises:
+            StoreError: If measurements cannot be used; the line lists their indices and why.
+        """
+        if self.done_before:
+            with self.open() as file:
+                return self._doubts(read_provenance(file))
+        DistributedHDF5.check_output(self.virtual, self.monolithic, overwrite=True)
+        report = DistributedHDF5.analyze_virtual(
+            self.virtual, self.flag, self.provenance, self.allow_unknown
+        )
+        report.require_complete()
+        return self._doubts(report.provenance)
+
+    def _doubts(self, provenance: dict[str, Any]) -> list[str]:
+        text = f"{self.virtual}: the measurements do not say of which Hessian they are"
+        return [] if provenance else [text]
+
+    def run(self, delete_subfiles: bool) -> bool:
         """Merge unless it is done; return whether anything was merged."""
-        if self.is_done():
+        if self.done_before:
             return False
         DistributedHDF5.merge_all(
             self.virtual,
             self.monolithic,
             self.flag,
             self.provenance,
-            memory_budget,
+            self.memory_budget,
             delete_subfiles,
             overwrite=True,
+            allow_unknown=self.allow_unknown,
         )
         return True
 
-    def open(self) -> h5py.File:
-        """Open the monolithic file, verified."""
-        return load_merged(self.monolithic, self.flag, self.provenance)
+    def open(self) -> AbstractContextManager[h5py.File]:
+        """Open the monolithic file, its flags and provenance verified."""
+        return load_merged(self.monolithic, self.flag, self.provenance, self.allow_unknown)

@@ -14,6 +14,7 @@ from skerch.measurement_store import INITIAL_FLAG
 from skerch.ssrft import SSRFT
 from skerch.utils import InputError
 
+from .checks import Loss, check_operator
 from .hessian import load_state, make_hessian, tensor_hash, trainable
 from .incremental_hdf5 import IncrementalHDF5
 from .jsonlog import Log, read_log
@@ -39,6 +40,9 @@ class RecordedHessianConfig:
     MEMORY_BUDGET_GB: float | None = key(
         "memory to use at most", None, shown="a quarter of the machine"
     )
+    ALLOW_UNKNOWN_PROVENANCE: bool = key(
+        "take files of other tools, which do not say of which Hessian they are", False
+    )
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class RecordedHessian:
         run_dir: Directory of the training run.
         seed: RANDOM_SEED of the run.
         identity: What tells this Hessian from any other; part of each measurement's provenance.
+        doubts: What could not be verified about log and params file, for want of provenance.
     """
 
     problem: Problem
@@ -64,6 +69,7 @@ class RecordedHessian:
     test: bool
     num_data: int
     identity: dict[str, Any]
+    doubts: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -86,6 +92,29 @@ class RecordedHessian:
             "dtype": str(DTYPE).removeprefix("torch."),
         }
 
+    @property
+    def where(self) -> str:
+        """Step and split, for messages."""
+        return f"step {self.step}, {self.identity['split']}"
+
+    def check(self) -> None:
+        """Make sure that the operator is worth measuring, at the cost of two products.
+
+        Raises:
+            NumericalError: If the loss is random or the operator not symmetric.
+        """
+        loss = Loss.of(self.problem, self.identity["split"], self.num_data)
+        check_operator(self.operator, loss, self.where)
+
+    def culprit(self, v: Tensor) -> str:
+        """Say which mini-batch makes the product with ``v`` (``[D]``) NaN or infinite."""
+        batches = self.problem.hessian_data(self.identity["split"], self.num_data)
+        for number, (X, y) in enumerate(batches):
+            batch = make_hessian(self.problem.net, self.problem.criterion, [(X, y)], len(y))
+            if not bool(torch.isfinite(batch @ v).all()):
+                return f"mini-batch {number} (of {self.problem.batch_size} data points)"
+        return "their sum over mini-batches"
+
     def test_matrices(self, inner: int) -> tuple[SSRFT, SSRFT]:
         """Return ``(Phi, Psi)``, both ``[inner, D]``."""
         shape, device = (inner, self.dim), self.problem.device
@@ -106,7 +135,7 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     log = read_log(training_log)
     trained, run = log.first("CONFIG"), log.first("GLOBALS")
     params_file = IncrementalHDF5(params_path)
-    _check_same_run(log, run, params_file)
+    doubts = _check_same_run(log, run, params_file, config.ALLOW_UNKNOWN_PROVENANCE)
     entry = params_file.find(step=config.STEP)
     problem = build_problem(
         trained["PROBLEM"],
@@ -123,7 +152,9 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     num_data = trained["NUM_HESSIAN_DATAPOINTS"]
     idxs = problem.hessian_subset(split, num_data)
     data_hash = subset_hash(problem.deterministic_data(split), idxs)
-    if idxs.tolist() != run[f"H_{split}_idxs"] or data_hash != run[f"H_{split}_sha256"]:
+    if idxs.tolist() != run[f"H_{split}_idxs"] or data_hash != run.get(
+        f"H_{split}_sha256", data_hash if doubts else None
+    ):
         raise InputError(
             f"{obs_datasets}: these are not the data of the training ({training_log}, data source "
             f"{run['data_source']!r}, here {problem.data.source!r})"
@@ -132,7 +163,7 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
         problem.net, problem.criterion, problem.hessian_data(split, num_data), num_data
     )
     identity = {
-        "run_id": run["run_id"],
+        "run_id": run.get("run_id", "unknown"),
         "problem": problem.name,
         "step": config.STEP,
         "split": split,
@@ -150,15 +181,24 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
         test=test,
         num_data=num_data,
         identity=identity,
+        doubts=doubts,
     )
 
 
-def _check_same_run(log: Log, run: dict[str, Any], params_file: IncrementalHDF5) -> None:
+def _check_same_run(
+    log: Log, run: dict[str, Any], params_file: IncrementalHDF5, allow_unknown: bool
+) -> tuple[str, ...]:
+    """Check that log and params file are of one run; return what could not be verified."""
     if not params_file.path.is_file():
         raise InputError(f"{params_file.path}: no such params file")
-    there = params_file.attributes().get("run_id")
-    if there != run.get("run_id") or there is None:
+    here, there = run.get("run_id"), params_file.attributes().get("run_id")
+    if here is None and there is None:
+        text = f"{log.path} and {params_file.path} do not say of which run they are"
+        if not allow_unknown:
+            raise InputError(f"{text}; ALLOW_UNKNOWN_PROVENANCE=true takes them on trust")
+        return (text,)
+    if here != there:
         raise InputError(
-            f"{log.path} and {params_file.path} are of different runs "
-            f"(run_id {run.get('run_id')} and {there})"
+            f"{log.path} and {params_file.path} are of different runs (run_id {here} and {there})"
         )
+    return ()

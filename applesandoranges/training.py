@@ -27,6 +27,7 @@ from .problems import Batch, Problem, build_problem
 from .resources import default_device, parse_device
 from .script_config import key
 from .settings import TrainingSettings, load_settings
+from .software import made_with
 
 #: Keys in which a training that goes on may differ from its beginning: where things are.
 PLACES = {"OBS_DATASETS", "DEVICE", "OUTPUT_DIR", "OUTDIR_SUFFIX", "TUNING_CONF", "RESUME"}
@@ -156,7 +157,7 @@ def prepare_run(config: TrainingConfig, script: str, resume: Path | None = None)
         log("CONFIG", asdict(config))
         log("GLOBALS", run_globals)
     else:
-        _check_same(earlier, "GLOBALS", run_globals, ignore={"run_dir"})
+        _check_same(earlier, "GLOBALS", run_globals, ignore={"run_dir", "made_with"})
         run.logged.update(_event_key(event.header, event.body) for event in earlier.events)
         log("INFO", ["Going on with an earlier training", {"log": log.path}])
     return run
@@ -204,6 +205,7 @@ def _globals(
     return {
         "run_id": run.run_id,
         "run_dir": str(run.run_dir),
+        "made_with": made_with(),
         "data_source": run.problem.data.source,
         "batch_size": settings.batch_size,
         "num_epochs": settings.num_epochs,

@@ -14,6 +14,7 @@ import numpy as np
 from .a_posteriori import a_posteriori_error_bounds
 from .a_priori import a_priori_hyperparams
 from .distributed_decompositions import create_hdf5_layout
+from .inspection import inspect_path
 from .measurement_store import DistributedHDF5, parse_shape
 from .utils import InputError, SkerchError
 
@@ -52,6 +53,11 @@ def make_parser() -> Parser:
     merge.add_argument("--ok_flag", help="refuse unless every measurement carries this flag")
     merge.add_argument("--delete_subfiles", action="store_true", help="remove them after success")
 
+    inspect = add("inspect", _inspect, "Say what a file or directory of measurements holds.")
+    inspect.add_argument("path", help="an HDF5 file, or a directory of them")
+    inspect.add_argument("--ok_flag", default="measured", help="flag of a successful measurement")
+    inspect.add_argument("--verify", action="store_true", help="read all data, check their sums")
+
     bounds = add("post_bounds", _post_bounds, "Error probabilities of an a-posteriori estimate.")
     bounds.add_argument("--apost_n", type=int, required=True, help="number of Gaussian vectors")
     bounds.add_argument("--apost_err", type=float, required=True, help="relative error in (0, 1]")
@@ -87,6 +93,10 @@ def _merge(args: argparse.Namespace) -> dict[str, Any]:
     return {"merged": str(out)}
 
 
+def _inspect(args: argparse.Namespace) -> dict[str, Any]:
+    return inspect_path(Path(args.path), args.ok_flag, args.verify)
+
+
 def _post_bounds(args: argparse.Namespace) -> dict[str, Any]:
     return a_posteriori_error_bounds(args.apost_n, args.apost_err)
 
@@ -94,6 +104,15 @@ def _post_bounds(args: argparse.Namespace) -> dict[str, Any]:
 def _prio_hpars(args: argparse.Namespace) -> dict[str, Any]:
     outer, inner = a_priori_hyperparams(parse_shape(args.shape), args.budget, hermitian=args.sym)
     return {"outer": outer, "inner": inner}
+
+
+def _print_nested(result: dict[str, Any], indent: str = "") -> None:
+    for name, value in result.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}:")
+            _print_nested(value, indent + "  ")
+        else:
+            print(f"{indent}{name}: {value}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,8 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         print(json.dumps(result))
     else:
-        for name, value in result.items():
-            print(f"{name}: {value}")
+        _print_nested(result)
     return 0
 
 

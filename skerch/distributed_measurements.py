@@ -32,7 +32,7 @@ __all__ = [
 class MeasurementRows(Protocol):
     """Anything that makes measurement vectors by index, such as :class:`~skerch.ssrft.SSRFT`."""
 
-    def rows(self, idxs: list[int] | range, dtype: torch.dtype = ...) -> Tensor:
+    def rows(self, idxs: Sequence[int], dtype: torch.dtype = ...) -> Tensor:
         """Return measurement vectors ``idxs`` as rows."""
         ...
 
@@ -66,7 +66,9 @@ def linmeas_batch_torch(
     finite = torch.isfinite(result).all(dim=0)
     if not bool(finite.all()):
         bad = [idx for idx, ok in zip(idxs, finite.tolist(), strict=True) if not ok]
-        raise NumericalError(f"the operator's product is NaN or infinite for measurements {bad}")
+        raise NumericalError(
+            f"the operator's product is NaN or infinite for measurements {bad}", bad
+        )
     return result
 
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,95 +24,23 @@ import h5py
 import numpy as np
 import torch
 
+from .hdf5_files import (
+    MADE_WITH,
+    PROVENANCE,
+    Provenance,
+    differences,
+    format_indices,
+    own_dataset,
+    read_provenance,
+    reading,
+    remove_stale_asides,
+    replacing,
+)
 from .utils import InputError, NumericalError, StoreError, default_memory_budget, rows_within
 
 DATA, FLAGS = "data", "flags"
-PROVENANCE, CHECKSUM = "provenance", "crc32"
+CHECKSUM = "crc32"
 INITIAL_FLAG = "initialized"
-
-Provenance = Mapping[str, "str | int | float | bool"]
-
-# Why ``locking=False`` throughout: files of a store are never modified in place, only replaced as a
-# whole, so locks protect nothing here, and network file systems often refuse them.
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside ``path`` that replaces it at the end, or vanishes on an error."""
-    aside = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
-    try:
-        yield aside
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def open_h5(path: Path) -> h5py.File:
-    """Open ``path`` for reading.
-
-    Raises:
-        StoreError: If it is missing or not an HDF5 file.
-    """
-    if not path.is_file():
-        raise StoreError(f"{path}: no such file")
-    try:
-        return h5py.File(path, "r", locking=False)
-    except OSError as error:
-        raise StoreError(f"{path}: not a readable HDF5 file ({error})") from None
-
-
-def own_dataset(file: h5py.File, name: str, virtual: bool = False) -> h5py.Dataset:
-    """Return data set ``name`` of ``file`` if its content lies in this very file.
-
-    Links to other files are not followed: a store may come from somebody else. A virtual data set
-    is accepted only where one is expected, and only over files beside it.
-    """
-    where = f"{file.filename}: data set {name!r}"
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise StoreError(f"{where} is missing or a link to somewhere else")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.external is not None:
-        raise StoreError(f"{where} does not hold its data itself")
-    if dataset.is_virtual != virtual:
-        raise StoreError(f"{where}: expected {'a virtual' if virtual else 'an ordinary'} data set")
-    if virtual and any(Path(s.file_name).name != s.file_name for s in dataset.virtual_sources()):
-        raise StoreError(f"{where} points outside its directory")
-    return dataset
-
-
-def read_provenance(file: h5py.File) -> dict[str, Any]:
-    """Return the provenance of an open file; empty if its writer gave none."""
-    text = file.attrs.get(PROVENANCE)
-    if text is None:
-        return {}
-    try:
-        provenance = json.loads(text)
-    except (ValueError, TypeError):
-        provenance = None
-    if not isinstance(provenance, dict):
-        raise StoreError(f"{file.filename}: its provenance cannot be read")
-    return provenance
-
-
-def format_indices(idxs: Sequence[int]) -> str:
-    """Write sorted indices compactly: ``0-3, 7``."""
-    runs: list[list[int]] = []
-    for i in sorted(idxs):
-        if runs and i == runs[-1][1] + 1:
-            runs[-1][1] = i
-        else:
-            runs.append([i, i])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
-
-
-def differences(expected: Provenance, found: Provenance) -> str:
-    """Say in one line where two provenances differ; empty if they agree on ``expected``'s keys."""
-    return "; ".join(
-        f"{name}: expected {value!r}, found {found.get(name)!r}"
-        for name, value in expected.items()
-        if found.get(name) != value
-    )
 
 
 @dataclass(frozen=True)
@@ -187,7 +114,7 @@ class DistributedHDF5:
             Path of the virtual file.
         """
         directory = Path(directory)
-        image = _file_image(dim, np.dtype(dtype), None, INITIAL_FLAG, {})
+        image = _file_image(dim, np.dtype(dtype), None, INITIAL_FLAG, {}, {})
         data = h5py.VirtualLayout((dim, num), dtype)
         flags = h5py.VirtualLayout((num,), h5py.string_dtype())
         for idx in range(num):
@@ -203,7 +130,11 @@ class DistributedHDF5:
 
     @staticmethod
     def write(
-        path: Path, values: np.ndarray | torch.Tensor, flag: str, provenance: Provenance
+        path: Path,
+        values: np.ndarray | torch.Tensor,
+        flag: str,
+        provenance: Provenance,
+        made_with: Provenance | None = None,
     ) -> None:
         """Write one measurement, replacing what was there only when it is complete.
 
@@ -212,6 +143,7 @@ class DistributedHDF5:
             values: ``[dim]``.
             flag: Success flag.
             provenance: Whatever tells this measurement from those of another matrix.
+            made_with: Versions of software; written down, but not compared by anything.
 
         Raises:
             NumericalError: If a value is NaN or infinite; nothing is written.
@@ -220,7 +152,8 @@ class DistributedHDF5:
         if not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
             raise NumericalError(f"{path.name}: {bad} of {array.size} values are NaN or infinite")
-        _write_image(Path(path), _file_image(len(array), array.dtype, array, flag, provenance))
+        image = _file_image(len(array), array.dtype, array, flag, provenance, made_with or {})
+        _write_image(Path(path), image)
 
     @staticmethod
     def load(path: Path, dim: int | None = None, dtype: np.dtype | None = None) -> Measurement:
@@ -229,7 +162,7 @@ class DistributedHDF5:
         Raises:
             StoreError: If the file is missing, damaged, or of another size or dtype.
         """
-        with open_h5(Path(path)) as file:
+        with reading(Path(path)) as file:
             flag, provenance, checksum, data = _examine(file, dim, dtype)
             values = data[:]
         if checksum is not None and zlib.crc32(values.data) != checksum:
@@ -240,7 +173,7 @@ class DistributedHDF5:
     def load_virtual(all_path: Path) -> VirtualSet:
         """Read the virtual file alone: shape, dtype and the paths of the sub-files in order."""
         all_path = Path(all_path)
-        with open_h5(all_path) as file:
+        with reading(all_path) as file:
             data = own_dataset(file, DATA, virtual=True)
             sources = data.virtual_sources()
             shape, dtype = data.shape, data.dtype
@@ -276,7 +209,7 @@ class DistributedHDF5:
         common: dict[str, Any] | None = None
         for idx, path in enumerate(layout.subpaths):
             try:
-                with open_h5(path) as file:
+                with reading(path) as file:
                     flag, found, _, data = _examine(file, layout.shape[0], layout.dtype)
                     stored = data.id.get_storage_size()
             except StoreError as error:
@@ -305,7 +238,7 @@ class DistributedHDF5:
         if not overwrite:
             raise InputError(f"{out_path}: exists already; remove it or ask to overwrite it")
         try:
-            with open_h5(out_path) as old:
+            with reading(out_path) as old:
                 data = own_dataset(old, DATA)
                 own_dataset(old, FLAGS)
                 same = data.shape == layout.shape and data.dtype == layout.dtype
@@ -358,26 +291,31 @@ class DistributedHDF5:
         else:
             common = _common_provenance(layout)
         budget = default_memory_budget() if memory_budget is None else memory_budget
-        with replacing(out_path) as aside, h5py.File(aside, "w") as out:
-            flags = _copy_columns(layout, out, common, ok_flag, budget)
+        remove_stale_asides(out_path.parent)
+        with replacing(out_path, durable=True) as aside, h5py.File(aside, "w") as out:
+            flags, checksum = _copy_columns(layout, out, common, ok_flag, budget)
             out.create_dataset(FLAGS, data=flags, dtype=h5py.string_dtype())
             out.attrs[PROVENANCE] = json.dumps(common)
+            if checksum is not None:
+                out.attrs[CHECKSUM] = checksum
         if delete_subfiles:
             for path in layout.subpaths:
                 path.unlink()
         return out_path
 
 
+@contextlib.contextmanager
 def load_merged(
     path: Path, ok_flag: str, provenance: Provenance | None = None, allow_unknown: bool = False
-) -> h5py.File:
+) -> Iterator[h5py.File]:
     """Open a monolithic file, verified: all flags are ``ok_flag`` and the provenance is right.
+
+    The data themselves are verified by :func:`verify_merged`.
 
     Raises:
         StoreError: Otherwise; the line lists the indices or the differences.
     """
-    file = open_h5(Path(path))
-    try:
+    with reading(Path(path)) as file:
         own_dataset(file, DATA)
         flags = own_dataset(file, FLAGS).asstr()[:]
         wrong = [i for i, flag in enumerate(flags) if flag != ok_flag]
@@ -387,18 +325,20 @@ def load_merged(
                 f"{ok_flag!r}: {format_indices(wrong)}"
             )
         found = read_provenance(file)
-        if provenance and not (allow_unknown and not found):
+        if provenance and (found or not allow_unknown):
             wrong_keys = differences(provenance, found)
             if wrong_keys:
                 raise StoreError(f"{path}: {wrong_keys}")
-    except BaseException:
-        file.close()
-        raise
-    return file
+        yield file
 
 
 def _file_image(
-    dim: int, dtype: np.dtype, values: np.ndarray | None, flag: str, provenance: Provenance
+    dim: int,
+    dtype: np.dtype,
+    values: np.ndarray | None,
+    flag: str,
+    provenance: Provenance,
+    made_with: Provenance,
 ) -> bytes:
     # Built in memory: one write to disk instead of HDF5's many small ones.
     with h5py.File("image", "w", driver="core", backing_store=False, libver="v110") as file:
@@ -406,6 +346,7 @@ def _file_image(
         file.create_dataset(FLAGS, data=[flag], dtype=h5py.string_dtype())
         if values is not None:
             file.attrs[PROVENANCE] = json.dumps(dict(provenance))
+            file.attrs[MADE_WITH] = json.dumps(dict(made_with))
             file.attrs[CHECKSUM] = zlib.crc32(values.data)
         file.flush()
         return file.id.get_file_image()
@@ -452,11 +393,10 @@ def _problem(
         return f"flag is {flag!r} instead of {ok_flag!r}"
     if stored_bytes == 0:
         return "flagged, but never written"
-    if not found and allow_unknown:
-        return ""
-    if provenance is not None:
-        wrong = differences(provenance, found)
-        return f"of another Hessian: {wrong}" if wrong else ""
+    if provenance is not None and (found or not allow_unknown):
+        wrong = differences(provenance, found) if found else "it does not say of which"
+        if wrong:
+            return f"of another Hessian: {wrong}"
     if common is not None and found != common:
         return f"of another Hessian: {differences(common, found) or 'more provenance'}"
     return ""
@@ -466,7 +406,7 @@ def _common_provenance(layout: VirtualSet) -> dict[str, Any]:
     """Return the provenance of all measured sub-files, refusing a mixture."""
     first: tuple[Path, dict[str, Any]] | None = None
     for path in layout.subpaths:
-        with open_h5(path) as file:
+        with reading(path) as file:
             flag, found, _, _ = _examine(file, layout.shape[0], layout.dtype)
         if flag == INITIAL_FLAG:
             continue
@@ -484,7 +424,8 @@ def _copy_columns(
     common: dict[str, Any],
     ok_flag: str | None,
     budget: int,
-) -> list[str]:
+) -> tuple[list[str], int | None]:
+    """Copy by blocks of rows; return the flags and the checksum of what was written."""
     (dim, num), itemsize = layout.shape, layout.dtype.itemsize
     # Columns as read, their transpose, and what HDF5 holds of it.
     rows = min(dim, rows_within(budget / 3, num * itemsize, f"merging {layout.path.name}"))
@@ -492,12 +433,13 @@ def _copy_columns(
     buffer = np.empty((num, rows), dtype=layout.dtype)
     flags = [INITIAL_FLAG] * num
     sums: list[int] = [0] * num
+    total = 0
     expected: list[int | None] = [None] * num
     for begin in range(0, dim, rows):
         end = min(begin + rows, dim)
         block = buffer[:, : end - begin]
         for idx, path in enumerate(layout.subpaths):
-            with open_h5(path) as file:
+            with reading(path) as file:
                 flag, found, checksum, column = _examine(file, dim, layout.dtype)
                 changed = (flag != ok_flag) if ok_flag is not None else False
                 if begin == 0:
@@ -511,15 +453,37 @@ def _copy_columns(
                 column.read_direct(block[idx], np.s_[begin:end])
             sums[idx] = zlib.crc32(block[idx].data, sums[idx])
         if all(flag == INITIAL_FLAG for flag in flags):
-            return flags  # nothing was measured: HDF5 reserves the space when it is
-        data[begin:end] = torch.from_numpy(block).T.contiguous().numpy()
+            return flags, None  # nothing was measured: HDF5 reserves the space when it is
+        copied = torch.from_numpy(block).T.contiguous().numpy()
+        data[begin:end] = copied
+        total = zlib.crc32(copied.data, total)
     wrong = [i for i in range(num) if expected[i] is not None and sums[i] != expected[i]]
     if wrong:
         raise StoreError(
             f"{layout.path}: the checksum does not match for measurements {format_indices(wrong)}. "
             "Measure these indices again"
         )
-    return flags
+    return flags, total
+
+
+def verify_merged(path: Path, memory_budget: int | None = None) -> None:
+    """Read a monolithic file once and compare its data with their checksum, if it has one.
+
+    Raises:
+        StoreError: If they differ.
+    """
+    budget = default_memory_budget() if memory_budget is None else memory_budget
+    with reading(Path(path)) as file:
+        data, expected = own_dataset(file, DATA), file.attrs.get(CHECKSUM)
+        if expected is None:
+            return
+        row_bytes = data.shape[1] * data.dtype.itemsize
+        step = min(len(data), rows_within(budget / 2, row_bytes, f"verifying {path}"))
+        checksum = 0
+        for begin in range(0, len(data), step):
+            checksum = zlib.crc32(data[begin : begin + step].data, checksum)
+    if checksum != int(expected):
+        raise StoreError(f"{path}: the checksum of its data does not match; merge it again")
 
 
 _SHAPE = re.compile(r"(\d+),(\d+)")

@@ -6,6 +6,8 @@ random signed permutations, and ``R`` selects ``k`` random rows. So ``S S^T = I`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch_dct
 from torch import Tensor
@@ -56,7 +58,7 @@ class SSRFT(LinOp):
         x[..., self._rows] = y
         return self._unscramble(x)
 
-    def rows(self, idxs: list[int] | range, dtype: torch.dtype = torch.float32) -> Tensor:
+    def rows(self, idxs: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Return rows ``idxs`` of ``S``, shape ``[len(idxs), D]``."""
         wrong = [i for i in idxs if not 0 <= i < self.shape[0]]
         if wrong:

@@ -26,7 +26,16 @@ class StoreError(SkerchError, RuntimeError):
 
 
 class NumericalError(SkerchError, ArithmeticError):
-    """A computation produced or received values that cannot be trusted."""
+    """A computation produced or received values that cannot be trusted.
+
+    Args:
+        message: What happened.
+        indices: Of the measurements that are concerned, if any.
+    """
+
+    def __init__(self, message: str, indices: Sequence[int] = ()):
+        super().__init__(message)
+        self.indices = tuple(indices)
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -289,6 +289,7 @@ def test_nan_is_refused_with_step_and_index(trained, capsys, monkeypatch):
     assert trained.measure(store, STEP=2, MEASUREMENT_IDXS=[4, 5]) == 1
     err = capsys.readouterr().err
     assert "step 2, train: the operator's product is NaN or infinite for measurements [5]" in err
+    assert "from mini-batch 0 (of 500 data points)" in err
     assert snapshot(store) == before
 
 

@@ -9,11 +9,13 @@ import pytest
 
 from skerch import INNER_FMT, LO_FMT, RO_FMT
 from skerch.distributed_decompositions import create_hdf5_layout
+from skerch.hdf5_files import remove_stale_asides, replacing
 from skerch.measurement_store import (
     INITIAL_FLAG,
     DistributedHDF5,
     format_indices,
     load_merged,
+    verify_merged,
 )
 from skerch.utils import InputError, NumericalError, StoreError
 
@@ -112,8 +114,8 @@ def test_unmeasured_store_merges_into_zeros_that_are_not_taken_for_measurements(
     out = DistributedHDF5.merge_all(store, store.parent / "merged.h5")
     with h5py.File(out) as file:
         assert file["data"].shape == (DIM, NUM)
-    with pytest.raises(StoreError, match=r"5 of 5 measurements .* 0-4"):
-        load_merged(out, "ok")
+    with pytest.raises(StoreError, match=r"5 of 5 measurements .* 0-4"), load_merged(out, "ok"):
+        pass
 
 
 def test_existing_output_is_replaced_only_when_asked(full):
@@ -283,13 +285,56 @@ def test_virtual_file_that_points_elsewhere_is_refused(full, tmp_path):
         DistributedHDF5.load_virtual(tmp_path / "evil.h5")
 
 
-def test_files_of_other_tools_need_permission(full):
-    path = DistributedHDF5.subpath(full.parent, LO_FMT, 0)
-    replace_h5(path, lambda f: (f.create_dataset("data", data=matrix()[:, 0]), good_flags(f)))
+def foreign(directory, idx):
+    """Replace a measurement by one of another tool, without our attributes."""
+    path = DistributedHDF5.subpath(directory, LO_FMT, idx)
+    replace_h5(path, lambda f: (f.create_dataset("data", data=matrix()[:, idx]), good_flags(f)))
+
+
+def test_files_of_other_tools_need_permission(full, tmp_path):
+    for idx in range(NUM):
+        foreign(full.parent, idx)
     refused = DistributedHDF5.analyze_virtual(full, "ok", PROVENANCE)
-    assert list(refused.problems) == [0]
+    assert set(refused.problems.values()) == {"of another Hessian: it does not say of which"}
     allowed = DistributedHDF5.analyze_virtual(full, "ok", PROVENANCE, allow_unknown=True)
     assert not allowed.problems
+    out = DistributedHDF5.merge_all(full, tmp_path / "m.h5", "ok", PROVENANCE, allow_unknown=True)
+    with load_merged(out, "ok", PROVENANCE, allow_unknown=True) as file:
+        np.testing.assert_array_equal(file["data"][:], matrix())
+    with pytest.raises(StoreError, match="run: expected 'a'"), load_merged(out, "ok", PROVENANCE):
+        pass
+
+
+def test_files_of_other_tools_do_not_mix_with_ours(full):
+    foreign(full.parent, 3)
+    report = DistributedHDF5.analyze_virtual(full, "ok", PROVENANCE, allow_unknown=True)
+    assert list(report.problems) == [3]
+
+
+def test_damage_to_a_merged_file_is_found(full, tmp_path):
+    out = DistributedHDF5.merge_all(full, tmp_path / "m.h5", "ok")
+    verify_merged(out)
+    with h5py.File(out, "r+") as file:
+        file["data"][7, 2] += 1
+    with pytest.raises(StoreError, match="checksum of its data does not match; merge it again"):
+        verify_merged(out, memory_budget=100)
+
+
+def test_a_checksum_does_not_depend_on_the_budget(full, tmp_path):
+    out = DistributedHDF5.merge_all(full, tmp_path / "m.h5", "ok", memory_budget=200)
+    verify_merged(out, memory_budget=80)
+
+
+def test_what_a_killed_process_left_behind_is_removed(tmp_path):
+    living = replacing(tmp_path / "a.h5")
+    with living as aside:
+        aside.touch()
+        dead = aside.with_name(aside.name.replace(str(os.getpid()), "4194304"))
+        elsewhere = aside.with_name(dead.name.replace(os.uname().nodename, "other-host"))
+        for path in (dead, elsewhere):
+            path.touch()
+        remove_stale_asides(tmp_path)
+        assert {p.name for p in tmp_path.iterdir()} == {aside.name, elsewhere.name}
 
 
 @pytest.mark.parametrize(
