@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import os
 import resource
 import sys
@@ -43,6 +44,7 @@ PRECISION = {torch.float32: 1e-2, torch.float64: 1e-8}
 #: A process that needs more than this share of the memory is about to be killed.
 MEMORY_SHARE = 0.9
 
+DIVERGED = "take an earlier step or lower the learning rate: the training diverged"
 EVAL_MODE = "put the network into evaluation mode, net.eval(), before anything is computed from it"
 
 
@@ -265,7 +267,7 @@ def _vectors(operator: Any, num: int, dtype: torch.dtype, device: torch.device |
     return gaussian_noise((operator.shape[1], num), seed=0, dtype=dtype, device=device)
 
 
-@_check("finite values", "take an earlier step or lower the learning rate: the training diverged")
+@_check("finite values", DIVERGED)
 def check_finite_values(loss: Loss, operator: Any) -> Found:
     """Check that loss, gradient and one product have neither NaNs nor infinities."""
     v = _vectors(operator, 1, loss.params[0].dtype, loss.params[0].device)
@@ -297,8 +299,9 @@ def check_symmetry(
     scale = float((Hu.norm() * Hv.norm()).sqrt())
     difference = abs(uHv - vHu) / scale if scale > 0 else abs(uHv - vHu)
     detail = f"u.Hv = {uHv:.6g}, v.Hu = {vHu:.6g}, relative difference {difference:.1g}"
-    # Not "<=": of NaNs the check of finite values, or the first measurement, tells more.
-    return not difference > SYMMETRY[dtype], detail
+    if not math.isfinite(difference):
+        return False, f"the product is NaN or infinite: {detail}", DIVERGED
+    return difference <= SYMMETRY[dtype], detail
 
 
 @_check(

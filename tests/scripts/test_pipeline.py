@@ -287,6 +287,9 @@ def test_nan_is_refused_with_step_and_index(trained, capsys, monkeypatch):
     monkeypatch.setattr(module, "make_hessian", lambda *args: Poisoned(true_hessian(*args)))
     before = snapshot(store)
     assert trained.measure(store, STEP=2, MEASUREMENT_IDXS=[4, 5]) == 1
+    assert "step 2, train: symmetry: the product is NaN or infinite" in capsys.readouterr().err
+    words = {"STEP": 2, "MEASUREMENT_IDXS": [4, 5], "CHECK_OPERATOR": False}
+    assert trained.measure(store, **words) == 1
     err = capsys.readouterr().err
     assert "step 2, train: the operator's product is NaN or infinite for measurements [5]" in err
     assert "from mini-batch 0 (of 500 data points)" in err
