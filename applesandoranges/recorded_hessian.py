@@ -111,7 +111,7 @@ class RecordedHessian:
         batches = self.problem.hessian_data(self.identity["split"], self.num_data)
         for number, (X, y) in enumerate(batches):
             batch = make_hessian(self.problem.net, self.problem.criterion, [(X, y)], len(y))
-            if not bool(torch.isfinite(batch @ v).all()):
+            if not bool(torch.isfinite(batch @ v[:, None]).all()):
                 return f"mini-batch {number} (of {self.problem.batch_size} data points)"
         return "their sum over mini-batches"
 
