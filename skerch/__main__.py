@@ -15,6 +15,7 @@ from .a_posteriori import a_posteriori_error_bounds
 from .a_priori import a_priori_hyperparams
 from .distributed_decompositions import create_hdf5_layout
 from .measurement_store import DistributedHDF5, parse_shape
+from .planning import KRYLOV_ROUNDS, format_bytes, parse_bytes, plan
 from .utils import InputError, SkerchError
 
 
@@ -60,6 +61,16 @@ def make_parser() -> Parser:
     sizes.add_argument("--shape", required=True, help="H,W of the operator, e.g. 7030,7030")
     sizes.add_argument("--budget", type=int, required=True, help="how many numbers may be stored")
     sizes.add_argument("--sym", action="store_true", help="symmetric: one outer sketch is enough")
+
+    choose = add("plan", _plan, "Costs of the recoveries for given sizes, and which one to use.")
+    choose.add_argument("--shape", required=True, help="D,D of the operator, e.g. 7030,7030")
+    choose.add_argument("--k", type=int, required=True, help="eigenpairs that are wanted")
+    choose.add_argument("--products", type=int, required=True, help="products that may be made")
+    choose.add_argument("--jobs", type=int, default=1, help="jobs at the same time")
+    choose.add_argument("--budget", help="memory of a job, e.g. 8GB (default: a quarter)")
+    choose.add_argument(
+        "--passes", type=int, default=max(KRYLOV_ROUNDS), help="how often jobs may wait for all"
+    )
     return parser
 
 
@@ -96,6 +107,39 @@ def _prio_hpars(args: argparse.Namespace) -> dict[str, Any]:
     return {"outer": outer, "inner": inner}
 
 
+def _plan(args: argparse.Namespace) -> dict[str, Any]:
+    budget = None if args.budget is None else parse_bytes(args.budget)
+    shape = parse_shape(args.shape)
+    return plan(shape, args.k, args.products, args.jobs, budget, args.passes).as_dict()
+
+
+#: Columns of the printed table of recoveries; all others are in the JSON.
+TABLE = {
+    "name": "recovery",
+    "products": "products",
+    "num_rounds": "passes",
+    "products_in_sequence": "in sequence",
+    "stored_columns": "columns",
+    "stored_bytes": "stored",
+    "peak_memory": "peak memory",
+    "problem": "remark",
+}
+
+
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """Return one line for each row, under a line of headings, in aligned columns."""
+    lines = [list(TABLE.values())]
+    for row in rows:
+        remark = row["problem"] or ("" if row["within_budget"] else "exceeds the budget")
+        texts = {name: format_bytes(row[name]) for name in ("stored_bytes", "peak_memory")}
+        lines.append([str((row | texts | {"problem": remark})[name]) for name in TABLE])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 2 for wrong input or 1 for a failure."""
     args = make_parser().parse_args(argv)
@@ -108,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(result))
     else:
         for name, value in result.items():
-            print(f"{name}: {value}")
+            print(format_table(value) if isinstance(value, list) else f"{name}: {value}")
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def open_basis(
             if provenance and (wrong := differences(provenance, read_provenance(file))):
                 raise StoreError(f"{path}: of another basis: {wrong}")
             block = own_dataset(file, DATA)
-            step = BasisStep.load(file[STEP]) if STEP in file else None
+            step = _read_step(file)
             before = sum(b.shape[1] for b in blocks)
             if block.ndim != 2 or (step is None) != (before == 0):
                 raise StoreError(f"{path}: not block {len(blocks)} of a basis")
@@ -113,6 +114,16 @@ def open_basis(
             if step is not None:
                 steps.append(step)
         yield blocks, steps
+
+
+def _read_step(file: h5py.File) -> BasisStep | None:
+    if STEP not in file:
+        return None
+    if not isinstance(file.get(STEP, getlink=True), h5py.HardLink):
+        raise StoreError(f"{file.filename}: {STEP!r} is a link to somewhere else")
+    for entry in fields(BasisStep):
+        own_dataset(file, f"{STEP}/{entry.name}")
+    return BasisStep.load(file[STEP])
 
 
 @contextlib.contextmanager

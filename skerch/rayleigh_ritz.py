@@ -26,8 +26,8 @@ from torch import Tensor
 
 from .block_basis import (
     BasisStep,
-    Create,
     Combination,
+    Create,
     cholesky_of_basis,
     extend_basis,
     project_out,
@@ -129,8 +129,8 @@ def solve_nystrom(
     """Recover eigenpairs of a positive semi-definite operator from one round.
 
     The stabilised Nystrom approximation ``Y B^-1 Y^T`` with ``B = X^T Y`` and
-    ``Y = H X + shift X``. The shift, ``sqrt(D) * eps * ||H X||_2``, is taken off the eigenvalues again
-    [TYUC2017, algorithm 3]. Eigenvalues below it are lost.
+    ``Y = H X + shift X``. The shift, ``sqrt(D) * eps * ||H X||_2``, is taken off the eigenvalues
+    again [TYUC2017, algorithm 3]. Eigenvalues below it are lost.
 
     Cost: no product with the operator; at most ten passes over products and starting block.
 
