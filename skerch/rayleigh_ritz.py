@@ -54,7 +54,8 @@ def solve_rayleigh_ritz(
 
     Solves for the Ritz pairs of the whole basis. Residuals follow from the rounds' small matrices
     and the part of the last products that lies outside of the basis. Pairs of which the eigenvalue
-    is round-off of the stored dtype, ``sqrt(m) * eps * max|s|``, are left out.
+    is round-off of the stored dtype, ``sqrt(m) * eps * ||H||`` with the norm that the rounds show,
+    are left out.
 
     Cost: no product with the operator; two passes over the basis, about ``4 D m n`` operations.
 
@@ -88,7 +89,7 @@ def solve_rayleigh_ritz(
     S, U = torch.linalg.eigh(T.T @ K @ T)
     order = S.abs().argsort(descending=True, stable=True)
     S, U = S[order], U[:, order]
-    k, numerical_rank = _significant(S, rank, round_.eps)
+    k, numerical_rank = _significant(S, rank, round_.eps, round_.norm)
     S, U = S[:k], U[:, :k]
 
     W = T @ U  # eigenvectors are V W
@@ -183,7 +184,7 @@ def solve_nystrom(
     core = torch.linalg.solve_triangular(lower.T, step.remainder, upper=True, left=False)
     U, singular_values, _ = torch.linalg.svd(core, full_matrices=False)
     S = (singular_values.square() - shift).clamp_min(0)
-    k, numerical_rank = _significant(S, rank, sketch.eps)
+    k, numerical_rank = _significant(S, rank, sketch.eps, sketch.norm)
     diagnostics: dict[str, float | str] = {
         "shift": shift,
         "basis_columns": step.rank,
@@ -198,13 +199,14 @@ def _inverse_transpose(L: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(L.T, eye, upper=True)
 
 
-def _significant(S: Tensor, rank: int, eps: float) -> tuple[int, int]:
+def _significant(S: Tensor, rank: int, eps: float, norm: float) -> tuple[int, int]:
     """Return how many of ``rank`` eigenvalues exceed round-off, and how many of all ``[m]`` do.
 
     Raises:
         NumericalError: If none does.
     """
-    numerical_rank = int((len(S) ** 0.5 * eps * S[0].abs() < S.abs()).sum())
+    largest = S[0].abs().clamp_min(norm)
+    numerical_rank = int((len(S) ** 0.5 * eps * largest < S.abs()).sum())
     if numerical_rank == 0:
         raise NumericalError("all eigenvalues are zero: the operator vanishes on the basis")
     if numerical_rank < rank:
