@@ -162,7 +162,7 @@ class Combination(RowBlocks):
         """Unit round-off of the coarsest dtype that is read."""
         return self.reader.eps
 
-    def read(self, rows: slice) -> Tensor:
+    def stored(self, rows: slice) -> Tensor:
         """Return consecutive rows in float64."""
         both, m = self.reader.read(rows), len(self.coefficients)
         X = both[:, m:] if self.factor is None else both[:, m:] @ self.factor
@@ -240,7 +240,7 @@ def project_out(
     norm = float(torch.linalg.matrix_norm(torch.cat([L.T @ C, factor]), 2))
     if norm == 0:
         raise NumericalError("the products are all zero: the operator has no range")
-    norm = max([norm, *(float(torch.linalg.matrix_norm(s.rayleigh, 2)) for s in steps)])
+    norm = max([norm, *(float(step.rayleigh.norm(dim=0).max()) for step in steps)])
     return Projection(gram, rayleigh, L, orthogonality, remainder, factor, norm, reader.eps)
 
 

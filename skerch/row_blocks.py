@@ -62,7 +62,11 @@ class RowBlocks:
 
     def read(self, rows: slice) -> Tensor:
         """Return consecutive rows in float64."""
-        return self._as_float64(self.matrix[rows])
+        return self._as_float64(self.stored(rows))
+
+    def stored(self, rows: slice) -> Tensor:
+        """Return consecutive rows in the stored dtype, wherever they are."""
+        return torch.as_tensor(self.matrix[rows])
 
     def rows(self, idxs: Tensor) -> Tensor:
         """Return the rows ``idxs`` (in any order, may repeat), ``[len(idxs), n]``, in float64."""
@@ -126,9 +130,15 @@ class ColumnBlocks(RowBlocks):
         """Unit round-off of the coarsest dtype in which a part is stored."""
         return max(part.eps for part in self.parts)
 
-    def read(self, rows: slice) -> Tensor:
-        """Return consecutive rows in float64."""
-        return torch.cat([part.read(rows).to(self.device) for part in self.parts], dim=1)
+    def stored(self, rows: slice) -> Tensor:
+        """Return consecutive rows in float64, which holds whatever the parts hold."""
+        block = torch.empty(
+            rows.stop - rows.start, self.shape[1], dtype=torch.float64, device=self.device
+        )
+        widths = [part.shape[1] for part in self.parts]
+        for part, columns in zip(self.parts, block.split(widths, dim=1), strict=True):
+            columns.copy_(part.stored(rows))
+        return block
 
     def rows(self, idxs: Tensor) -> Tensor:
         """Return the rows ``idxs`` (in any order, may repeat), in float64."""

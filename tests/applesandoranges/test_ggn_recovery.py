@@ -11,7 +11,7 @@ from torch.func import functional_call, hessian, jacrev
 from skerch.decompositions import block_krylov, nystrom
 from skerch.utils import gaussian_noise
 
-N, SIZES, TOP = 30, [12, 12, 6], 12
+N, SIZES, TOP = 30, [12, 12, 6], 10
 LOSSES = {
     "cross-entropy": (nn.CrossEntropyLoss(), lambda: torch.arange(N) % 4),
     "mse": (nn.MSELoss(), lambda: gaussian_noise((N, 4), 1)),
@@ -47,7 +47,7 @@ def test_the_operator_is_the_dense_matrix(problem):
 @SEEDS
 def test_nystrom_and_block_krylov_agree(problem, seed):
     operator, G = problem
-    one, other = nystrom(operator, TOP, seed, 80), block_krylov(operator, TOP, 4, 20, seed)
+    one, other = nystrom(operator, TOP, seed, 100), block_krylov(operator, TOP, 4, 20, seed)
     torch.testing.assert_close(one.S, other.S, rtol=1e-3, atol=0)
     exact = torch.linalg.eigvalsh(G).flip(0)[:TOP]
     torch.testing.assert_close(one.S, exact, rtol=1e-3, atol=0)
@@ -59,5 +59,5 @@ def test_nystrom_never_exceeds_the_operator(problem, seed):
     """``0 <= Y B^-1 Y^T <= G`` in exact arithmetic, so eigenvalues come from below."""
     operator, G = problem
     found, exact = nystrom(operator, TOP, seed, 20), torch.linalg.eigvalsh(G).flip(0)[:TOP]
-    assert bool((found.S <= exact + 1e-12).all())
+    assert float((found.S - exact).max()) <= 1e-12
     assert bool((found.S >= 0).all())
