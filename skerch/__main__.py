@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from .a_posteriori import a_posteriori_error_bounds
 from .a_priori import a_priori_hyperparams
 from .distributed_decompositions import create_hdf5_layout
 from .inspection import inspect_path
 from .measurement_store import DistributedHDF5, parse_shape
+from .planning import KRYLOV_ROUNDS, format_bytes, parse_bytes, plan
 from .utils import InputError, SkerchError
 
 
@@ -66,6 +69,16 @@ def make_parser() -> Parser:
     sizes.add_argument("--shape", required=True, help="H,W of the operator, e.g. 7030,7030")
     sizes.add_argument("--budget", type=int, required=True, help="how many numbers may be stored")
     sizes.add_argument("--sym", action="store_true", help="symmetric: one outer sketch is enough")
+
+    choose = add("plan", _plan, "Costs of the recoveries for given sizes, and which one to use.")
+    choose.add_argument("--shape", required=True, help="D,D of the operator, e.g. 7030,7030")
+    choose.add_argument("--k", type=int, required=True, help="eigenpairs that are wanted")
+    choose.add_argument("--products", type=int, required=True, help="products that may be made")
+    choose.add_argument("--jobs", type=int, default=1, help="jobs at the same time")
+    choose.add_argument("--budget", help="memory of a job, e.g. 8GB (default: a quarter)")
+    choose.add_argument(
+        "--passes", type=int, default=max(KRYLOV_ROUNDS), help="how often jobs may wait for all"
+    )
     return parser
 
 
@@ -106,11 +119,42 @@ def _prio_hpars(args: argparse.Namespace) -> dict[str, Any]:
     return {"outer": outer, "inner": inner}
 
 
-def _print_nested(result: dict[str, Any], indent: str = "") -> None:
+def _plan(args: argparse.Namespace) -> dict[str, Any]:
+    budget = None if args.budget is None else parse_bytes(args.budget)
+    shape = parse_shape(args.shape)
+    return plan(shape, args.k, args.products, args.jobs, budget, args.passes).as_dict()
+
+
+#: Columns of the printed table of recoveries; all others are in the JSON.
+PLAN_COLUMNS = {
+    "name": "recovery",
+    "products": "products",
+    "num_rounds": "passes",
+    "products_in_sequence": "in sequence",
+    "stored_columns": "columns",
+    "stored_bytes": "stored",
+    "peak_memory": "peak memory",
+    "problem": "remark",
+}
+
+
+def plan_table(rows: list[dict[str, Any]]) -> Table:
+    """Return one line for each recovery."""
+    table = Table(*PLAN_COLUMNS.values(), box=None, pad_edge=False)
+    for row in rows:
+        remark = row["problem"] or ("" if row["within_budget"] else "exceeds the budget")
+        texts = {name: format_bytes(row[name]) for name in ("stored_bytes", "peak_memory")}
+        table.add_row(*(str((row | texts | {"problem": remark})[name]) for name in PLAN_COLUMNS))
+    return table
+
+
+def _print(result: dict[str, Any], indent: str = "") -> None:
     for name, value in result.items():
         if isinstance(value, dict):
             print(f"{indent}{name}:")
-            _print_nested(value, indent + "  ")
+            _print(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            Console(width=None if sys.stdout.isatty() else 140).print(plan_table(value))
         else:
             print(f"{indent}{name}: {value}")
 
@@ -126,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         print(json.dumps(result))
     else:
-        _print_nested(result)
+        _print(result)
     return 0
 
 

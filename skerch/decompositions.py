@@ -1,4 +1,18 @@
-"""Sketched decompositions of operators in memory [TYUC2019, section 2]."""
+"""Decompositions of operators in memory, from products with blocks of vectors alone.
+
+========================  ==============  ==========================  =========
+function                  passes          products, for rank ``k``    residuals
+========================  ==============  ==========================  =========
+:func:`seigh`             1               ``inner``, usually ``2 k``  no
+:func:`nystrom`           1               usually ``2 k``             no
+:func:`hmt`               2               ``2 k``                     yes
+:func:`block_krylov`      ``num_rounds``  rounds * block size         yes
+:func:`ssvd`              1               ``2 (outer) + inner``       no
+========================  ==============  ==========================  =========
+
+Products of one pass do not depend on each other. All share their mathematics with the routines for
+measurements on disk: :mod:`skerch.distributed_decompositions` and :mod:`skerch.rayleigh_ritz`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .block_basis import BasisStep, extend_basis, write_starting_block
 from .distributed_decompositions import (
     Eigh,
     check_sizes,
@@ -16,12 +31,13 @@ from .distributed_decompositions import (
     solve_core_ssvd,
     truncate_core,
 )
-from .distributed_measurements import innermeas_batch_torch
+from .distributed_measurements import MatrixColumns, innermeas_batch_torch, linmeas_batch_torch
+from .rayleigh_ritz import solve_nystrom, solve_rayleigh_ritz
 from .row_blocks import RowBlocks
 from .ssrft import SSRFT
 from .utils import InputError
 
-__all__ = ["Ssvd", "seigh", "ssvd", "truncate_core"]
+__all__ = ["Ssvd", "block_krylov", "hmt", "nystrom", "seigh", "ssvd", "truncate_core"]
 
 
 def seigh(
@@ -67,6 +83,211 @@ def seigh(
         if begin < outer:
             Y[:, begin : begin + block_size] = block.outer[:, : outer - begin]
     return solve_core_seigh(RowBlocks(Y, memory_budget), W, Psi, symmetrize)
+
+
+def hmt(
+    op: Any,
+    rank: int,
+    seed: int,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+    memory_budget: int | None = None,
+) -> Eigh:
+    """Range finder, then Rayleigh-Ritz, for a symmetric operator ``H`` [HMT2011, 4.1 and 5.3].
+
+    ``Q`` is an orthonormal basis of ``H Psi^T`` with the SSRFT ``Psi`` (``[rank, D]``), and the
+    result has the eigenpairs of ``Q Q^T H Q Q^T``.
+
+    Cost: two passes of ``rank`` products each, ``batch_size`` at a time.
+
+    Args:
+        op: Symmetric ``[D, D]`` operator with ``op @ X``.
+        rank: Rank of the result.
+        seed: ``Psi`` has the seed ``seed + 1``, as in :func:`seigh`.
+        dtype: In which the operator computes and the basis is stored.
+        device: Where the operator computes.
+        batch_size: Vectors per product.
+        memory_budget: Bytes; see :class:`~skerch.row_blocks.RowBlocks`.
+
+    Returns:
+        Up to ``rank`` pairs with their residual norms; see
+        :func:`~skerch.rayleigh_ritz.solve_rayleigh_ritz`.
+
+    Raises:
+        InputError: If sizes are impossible.
+        NumericalError: If products are not finite, or the operator is zero.
+    """
+    rounds = _Rounds(op, dtype, device, batch_size, memory_budget)
+    rounds.check(rank, rank)
+    products = rounds.multiply(rounds.start(rank, seed))
+    extend_basis([], products, [], rounds.create, memory_budget)
+    products = rounds.multiply(rounds.blocks[0])
+    return solve_rayleigh_ritz(
+        rounds.blocks,
+        products,
+        [],
+        rank,
+        num_products=rounds.num_products,
+        budget=memory_budget,
+    )
+
+
+def nystrom(
+    op: Any,
+    rank: int,
+    seed: int,
+    num_products: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+    memory_budget: int | None = None,
+) -> Eigh:
+    """Eigendecomposition of a positive semi-definite operator ``H`` in one pass [TYUC2017].
+
+    Cost: one pass of ``num_products`` products, ``batch_size`` at a time.
+
+    Args:
+        op: Positive semi-definite ``[D, D]`` operator with ``op @ X``.
+        rank: Rank of the result.
+        seed: The test vectors are the rows of an SSRFT ``[num_products, D]`` of seed ``seed + 1``.
+        num_products: At least ``rank``; default twice that, or ``D``.
+        dtype: In which the operator computes and the basis is stored.
+        device: Where the operator computes.
+        batch_size: Vectors per product.
+        memory_budget: Bytes; see :class:`~skerch.row_blocks.RowBlocks`.
+
+    Returns:
+        Up to ``rank`` pairs; see :func:`~skerch.rayleigh_ritz.solve_nystrom`.
+
+    Raises:
+        InputError: If sizes are impossible.
+        NumericalError: If products are not finite, the operator is zero, or found out not to be
+            positive semi-definite.
+    """
+    num = min(2 * rank, op.shape[0]) if num_products is None else num_products
+    rounds = _Rounds(op, dtype, device, batch_size, memory_budget)
+    rounds.check(rank, num)
+    start = rounds.start(num, seed)
+    return solve_nystrom(rounds.multiply(start), start, rank, rounds.create, memory_budget)
+
+
+def block_krylov(
+    op: Any,
+    rank: int,
+    num_rounds: int,
+    block_size: int,
+    seed: int,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+    memory_budget: int | None = None,
+) -> Eigh:
+    """Eigenpairs of a symmetric operator ``H`` from a block Krylov space [MM2015].
+
+    ``V_0 = Psi^T`` with the SSRFT ``Psi`` (``[block_size, D]``). The basis of
+    ``[V_0, H V_0, H^2 V_0, ...]`` is reorthogonalised in full, and the pairs are the Ritz pairs of
+    the whole basis. Rounds end early where the basis becomes invariant; a block is narrower than
+    ``block_size`` where its products are numerically dependent.
+
+    Cost: ``num_rounds`` passes of ``block_size`` products each, ``batch_size`` at a time; with
+    ``m = num_rounds * block_size`` about ``5 D m^2`` further operations, and ``D m`` numbers.
+
+    Args:
+        op: Symmetric ``[D, D]`` operator with ``op @ X``.
+        rank: Rank of the result, at most ``num_rounds * block_size``; half of it is a good choice.
+        num_rounds: Passes over the operator.
+        block_size: Columns of a block.
+        seed: ``Psi`` has the seed ``seed + 1``, as in :func:`seigh`.
+        dtype: In which the operator computes and the basis is stored.
+        device: Where the operator computes.
+        batch_size: Vectors per product.
+        memory_budget: Bytes; see :class:`~skerch.row_blocks.RowBlocks`.
+
+    Returns:
+        Up to ``rank`` pairs with their residual norms; see
+        :func:`~skerch.rayleigh_ritz.solve_rayleigh_ritz`.
+
+    Raises:
+        InputError: If sizes are impossible.
+        NumericalError: If products are not finite, or the operator is zero.
+    """
+    rounds = _Rounds(op, dtype, device, batch_size, memory_budget)
+    if num_rounds < 1:
+        raise InputError(f"num_rounds must be at least 1, got {num_rounds}")
+    rounds.check(rank, block_size, num_rounds)
+    rounds.blocks.append(rounds.start(block_size, seed))
+    products = rounds.multiply(rounds.blocks[0])
+    steps: list[BasisStep] = []
+    for _ in range(num_rounds - 1):
+        step = extend_basis(rounds.blocks, products, steps, rounds.create, memory_budget)
+        if step.rank == 0:
+            break
+        steps.append(step)
+        products = rounds.multiply(rounds.blocks[-1])
+    return solve_rayleigh_ritz(
+        rounds.blocks,
+        products,
+        steps,
+        rank,
+        num_rounds,
+        budget=memory_budget,
+    )
+
+
+class _Rounds:
+    """Blocks of vectors, and the products with them, of a method in rounds."""
+
+    def __init__(
+        self,
+        op: Any,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        batch_size: int,
+        budget: int | None,
+    ):
+        self.op, self.dtype, self.device = op, dtype, device
+        self.batch_size, self.budget = batch_size, budget
+        self.blocks: list[Tensor] = []
+        self.num_products = 0
+
+    def check(self, rank: int, block_size: int, num_rounds: int = 1) -> None:
+        """Raise :class:`InputError` for sizes that cannot be."""
+        if self.op.shape[0] != self.op.shape[1]:
+            raise InputError(f"expected a square operator, got shape {tuple(self.op.shape)}")
+        D, columns = self.op.shape[0], num_rounds * block_size
+        if not (1 <= block_size <= D and 1 <= rank <= min(columns, D)):
+            raise InputError(
+                f"expected blocks of 1 ... {D} columns and 1 <= rank <= {min(columns, D)}, "
+                f"got {num_rounds} blocks of {block_size} columns and rank {rank}"
+            )
+        if self.batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {self.batch_size}")
+
+    def start(self, num: int, seed: int) -> Tensor:
+        """Return ``Psi^T``, ``[D, num]``."""
+        D = self.op.shape[0]
+        start = torch.empty(D, num, dtype=self.dtype, device=self.device)
+        write_starting_block(SSRFT((num, D), seed + 1, self.device), start, self.budget)
+        return start
+
+    def create(self, width: int) -> Tensor:
+        """Add a block to be filled."""
+        block = torch.empty(self.op.shape[0], width, dtype=self.dtype, device=self.device)
+        self.blocks.append(block)
+        return block
+
+    def multiply(self, block: Tensor) -> Tensor:
+        """Return ``H`` times the block, in batches."""
+        products, n = torch.empty_like(block), block.shape[1]
+        for begin in range(0, n, self.batch_size):
+            idxs = range(begin, min(begin + self.batch_size, n))
+            columns = MatrixColumns(block, self.device)
+            products[:, idxs.start : idxs.stop] = linmeas_batch_torch(
+                idxs, self.op, columns, self.dtype
+            )
+        self.num_products += n
+        return products
 
 
 @dataclass(frozen=True)

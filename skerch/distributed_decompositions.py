@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +136,19 @@ def cholesky_qr(Y: RowBlocks, preconditioner: Tensor) -> OrthonormalFactor | Non
     return OrthonormalFactor(T, "cholesky_qr", gram_condition)
 
 
+def triangular_factor(Y: RowBlocks) -> Tensor:
+    """Return ``R`` (``[n, n]``, or ``[D, n]`` if ``D < n``) of a QR of ``Y``, one pass in float64.
+
+    Raises:
+        NumericalError: If ``Y`` is not finite.
+    """
+    R = torch.zeros(0, Y.shape[1], dtype=torch.float64, device=Y.device)
+    for _, block in Y:
+        R = torch.linalg.qr(torch.cat([R, block]), mode="r").R
+    check_finite(R, "outer measurements")
+    return R
+
+
 def tsqr(Y: RowBlocks) -> OrthonormalFactor:
     """Tall-skinny QR by row blocks in float64, with a rank decision at the dtype's round-off.
 
@@ -145,11 +158,7 @@ def tsqr(Y: RowBlocks) -> OrthonormalFactor:
         NumericalError: If ``Y`` is zero or not finite.
     """
     n = Y.shape[1]
-    R = torch.zeros(0, n, dtype=torch.float64, device=Y.device)
-    for _, block in Y:
-        R = torch.linalg.qr(torch.cat([R, block]), mode="r").R
-    check_finite(R, "outer measurements")
-    _, S, Vh = torch.linalg.svd(R)
+    _, S, Vh = torch.linalg.svd(triangular_factor(Y))
     rank = int((n**0.5 * Y.eps * S[0] < S).sum())
     if rank == 0:
         raise NumericalError("the outer measurements are all zero: the operator has no range")
@@ -207,11 +216,14 @@ class Eigh:
     """Eigenpairs ``H ~ V diag(S) V^T`` with ``V = Y T U``, by descending magnitude.
 
     Attributes:
-        S: Eigenvalues ``[r]``, float64.
-        U: Eigenvectors of the core, ``[r, r]``.
-        Y: Outer measurements ``[D, n_o]``, by row blocks.
-        T: Orthonormalising factor ``[n_o, r]``.
+        S: Eigenvalues ``[k]``, float64.
+        U: Eigenvectors of the core, ``[r, k]`` with ``k <= r``.
+        Y: Outer measurements or basis ``[D, n]``, by row blocks.
+        T: Orthonormalising factor ``[n, r]``.
         diagnostics: What the solver found out on its way (core asymmetry, conditioning, ...).
+        residual_norms: ``||H v - s v||`` of each pair, ``[k]``; ``None`` where one pass over the
+            operator does not tell.
+        num_products: Products with the operator that this took; ``None`` if it is not known.
     """
 
     S: Tensor
@@ -219,6 +231,8 @@ class Eigh:
     Y: RowBlocks
     T: Tensor
     diagnostics: dict[str, float | str] = field(default_factory=dict)
+    residual_norms: Tensor | None = None
+    num_products: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -230,7 +244,7 @@ class Eigh:
         return self.Y.matmul(self.T @ self.U[:, :k])
 
     def vector_rows(self, idxs: Tensor) -> Tensor:
-        """Return rows ``idxs`` of the eigenvectors, ``[len(idxs), r]``."""
+        """Return rows ``idxs`` of the eigenvectors, ``[len(idxs), k]``."""
         return self.Y.rows(idxs) @ (self.T @ self.U)
 
     def project(self, X: Tensor) -> Tensor:
@@ -244,7 +258,8 @@ class Eigh:
     def truncated(self, k: int) -> Eigh:
         """Return the approximation by the first ``k`` pairs."""
         S, U = truncate_core(k, self.S, self.U)
-        return Eigh(S, U, self.Y, self.T, self.diagnostics)
+        residuals = None if self.residual_norms is None else self.residual_norms[:k]
+        return replace(self, S=S, U=U, residual_norms=residuals)
 
 
 def truncate_core(k: int, S: Tensor, U: Tensor, Vh: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -301,7 +316,7 @@ def solve_core_seigh(
         "qr_method": factor.method,
         "qr_condition": factor.condition,
     }
-    return Eigh(S[order], U[:, order], Y, factor.T, diagnostics)
+    return Eigh(S[order], U[:, order], Y, factor.T, diagnostics, num_products=n_i)
 
 
 def solve_core_ssvd(

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from .measurement_store import DistributedHDF5
 from .ssrft import SSRFT
-from .utils import NumericalError
+from .utils import InputError, NumericalError
 
 __all__ = [
     "DistributedHDF5",
     "InnerMeasurements",
+    "MatrixColumns",
     "innermeas_batch_torch",
     "innermeas_idx_torch",
     "linmeas_batch_torch",
@@ -35,6 +36,26 @@ class MeasurementRows(Protocol):
     def rows(self, idxs: Sequence[int], dtype: torch.dtype = ...) -> Tensor:
         """Return measurement vectors ``idxs`` as rows."""
         ...
+
+
+class MatrixColumns:
+    """Columns of a matrix ``[D, n]`` (tensor or HDF5 data set) as measurement vectors."""
+
+    def __init__(self, matrix: Any, device: torch.device | str = "cpu"):
+        self.matrix = matrix
+        self.device = device
+
+    def rows(self, idxs: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return columns ``idxs`` as rows, ``[len(idxs), D]``."""
+        num = self.matrix.shape[1]
+        if wrong := [i for i in idxs if not 0 <= i < num]:
+            raise InputError(f"column indices must lie in [0, {num}), got {wrong}")
+        # A column that is read alone costs HDF5 as much as a run of neighbours.
+        breaks = [k for k in range(1, len(idxs)) if idxs[k] != idxs[k - 1] + 1]
+        runs = zip([0, *breaks], [*breaks, len(idxs)], strict=True)
+        parts = [self.matrix[:, idxs[begin] : idxs[end - 1] + 1] for begin, end in runs]
+        columns = torch.cat([torch.as_tensor(part) for part in parts], dim=1)
+        return columns.T.to(self.device, dtype).contiguous()
 
 
 def linmeas_batch_torch(

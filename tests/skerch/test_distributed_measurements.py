@@ -1,5 +1,6 @@
 """Measurements against dense products, whatever the blocks."""
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ from skerch.decompositions import seigh
 from skerch.distributed_decompositions import create_hdf5_layout, solve_core_seigh
 from skerch.distributed_measurements import (
     DistributedHDF5,
+    MatrixColumns,
     innermeas_batch_torch,
     innermeas_idx_torch,
     linmeas_batch_torch,
@@ -20,7 +22,7 @@ from skerch.measurement_store import load_merged
 from skerch.row_blocks import RowBlocks
 from skerch.ssrft import SSRFT
 from skerch.synthmat import SynthMat
-from skerch.utils import NumericalError, gaussian_noise
+from skerch.utils import InputError, NumericalError, gaussian_noise
 
 H, W, N = 11, 17, 6
 A = gaussian_noise((H, W), 0)
@@ -105,3 +107,29 @@ def test_store_gives_the_in_memory_result_for_any_split(tmp_path, jobs):
         torch.testing.assert_close(
             Q[:, :6].square().sum(1), in_memory.vectors(6).square().sum(1), rtol=1e-4, atol=1e-6
         )
+
+
+class TestMatrixColumns:
+    @pytest.fixture(params=["tensor", "hdf5"])
+    def V(self, request, tmp_path):
+        V = gaussian_noise((W, N), 1)
+        if request.param == "tensor":
+            yield V, V
+            return
+        with h5py.File(tmp_path / "V.h5", "w") as file:
+            yield V, file.create_dataset("data", data=V.numpy())
+
+    @pytest.mark.parametrize("idxs", [[0], [5, 2, 3], [1, 2, 4, 5], range(N)], ids=str)
+    def test_products_with_columns(self, V, idxs):
+        V, stored = V
+        got = linmeas_batch_torch(idxs, A, MatrixColumns(stored), torch.float64)
+        torch.testing.assert_close(got, A @ V[:, list(idxs)], rtol=0, atol=1e-13)
+
+    def test_columns_have_the_dtype_asked_for(self, V):
+        V, stored = V
+        assert torch.equal(MatrixColumns(stored).rows([3, 1]), V[:, [3, 1]].T.float())
+
+    @pytest.mark.parametrize("idxs", [[-1], [0, N]], ids=str)
+    def test_wrong_indices(self, V, idxs):
+        with pytest.raises(InputError, match=r"must lie in \[0, 6\)"):
+            MatrixColumns(V[1]).rows(idxs)

@@ -36,6 +36,31 @@ def test_post_bounds_prints_the_reference(capsys):
     )
 
 
+PLAN = ["plan", "--shape", "7030,7030", "--k", 355, "--products", 710, "--budget", "2GB"]
+
+
+def test_plan_for_machines(capsys):
+    status, out, _ = run([*PLAN, "--jobs", 71, "--json"], capsys)
+    found = json.loads(out)
+    assert (status, found["recommended"]) == (0, "krylov with 10 rounds of 71")
+    by_name = {row["name"]: row for row in found["recoveries"]}
+    assert by_name["krylov with 10 rounds of 71"]["products_in_sequence"] == 10
+    assert by_name["seigh"]["stored_columns"] == 355
+
+
+def test_plan_for_people(capsys):
+    status, out, _ = run([*PLAN[:4], 400, *PLAN[5:], "--passes", 1, "--budget", "30MB"], capsys)
+    recommended, reason, headings, *rows = map(str.rstrip, out.splitlines())
+    assert status == 0
+    assert recommended == "recommended: seigh"
+    assert reason == "reason: one pass is all that is allowed"
+    assert headings.startswith("recovery  ")
+    assert headings.endswith("peak memory  remark")
+    assert len(rows) == 8
+    assert rows[1].endswith("needs 800 products")
+    assert all(row.endswith("exceeds the budget") for row in rows[2:])
+
+
 def test_layout_then_merge(tmp_path, capsys):
     directory = tmp_path / "meas dir"
     directory.mkdir()
@@ -62,6 +87,11 @@ def test_layout_then_merge(tmp_path, capsys):
         (["prio_hpars", "--shape", "7030", "--budget", "10"], "expected a shape"),
         (["prio_hpars", "--shape", "7030,7030", "--budget", "10"], "holds no sketch"),
         (["prio_hpars", "--shape", "70,30", "--budget", "9999", "--sym"], "square"),
+        ([*PLAN, "--jobs", "0"], "at least 1"),
+        ([*PLAN, "--budget", "8 apples"], "expected bytes such as 8e9 or 8GB"),
+        ([*PLAN, "--budget", "1KB"], "too small"),
+        ([*PLAN[:-2], "--k", "711"], "got k=711 and products=710"),
+        (["plan", "--shape", "7030,7030"], "--k, --products"),
         (["post_bounds", "--apost_n", "0", "--apost_err", "0.5"], "at least 1"),
         (["post_bounds", "--apost_n", "3", "--apost_err", "1.5"], r"(0, 1]"),
         (["post_bounds", "--apost_n", "x", "--apost_err", "1"], "invalid int"),

@@ -4,7 +4,7 @@ import h5py
 import pytest
 import torch
 
-from skerch.row_blocks import RowBlocks
+from skerch.row_blocks import ColumnBlocks, RowBlocks
 from skerch.utils import InputError, default_memory_budget
 
 D, N = 23, 4
@@ -98,3 +98,55 @@ def test_a_budget_that_holds_no_row_names_what_is_needed(matrix):
 def test_wrong_shapes_raise(matrix, shape):
     with pytest.raises(InputError, match=rf"expected X \[{D}, K\]"):
         RowBlocks(matrix).t_matmul(torch.ones(shape, dtype=F64))
+
+
+class TestColumnBlocks:
+    WIDTHS = (3, 1, 4)
+
+    @pytest.fixture
+    def whole(self, gaussian):
+        return gaussian(D, sum(self.WIDTHS)).float().double()
+
+    @pytest.fixture(params=["tensors", "hdf5", "row-blocks", "mixed"])
+    def parts(self, request, whole, tmp_path):
+        split = whole.split(self.WIDTHS, dim=1)
+        with h5py.File(tmp_path / "parts.h5", "w") as file:
+            stored = [
+                file.create_dataset(str(i), data=p.float().numpy()) for i, p in enumerate(split)
+            ]
+            yield {
+                "tensors": split,
+                "hdf5": stored,
+                "row-blocks": [RowBlocks(part) for part in split],
+                "mixed": [split[0].float(), stored[1], RowBlocks(split[2])],
+            }[request.param]
+
+    @pytest.mark.parametrize("rows", [1, 7, 23])
+    def test_they_are_the_matrices_side_by_side(self, parts, whole, rows):
+        Y = ColumnBlocks(parts, 5 * 8 * whole.shape[1] * rows)
+        blocks = list(Y)
+        assert Y.shape == whole.shape
+        assert Y.block_rows == rows
+        assert torch.equal(torch.cat([block for _, block in blocks]), whole)
+        assert [i for at, _ in blocks for i in range(at.start, at.stop)] == list(range(D))
+
+    def test_parts_and_products(self, parts, whole, gaussian, assert_close):
+        Y, idxs = ColumnBlocks(parts), torch.tensor([7, 0, 7, 22])
+        assert torch.equal(Y.rows(idxs), whole[idxs])
+        assert_close(Y.matmul(gaussian(8, 3)), whole @ gaussian(8, 3))
+        assert_close(Y.t_matmul(gaussian(D, 3)), whole.T @ gaussian(D, 3))
+
+    @pytest.mark.parametrize(("begin", "end"), [(0, 8), (2, 5), (3, 4), (4, 8), (1, 2)])
+    def test_columns(self, parts, whole, begin, end):
+        found = ColumnBlocks(parts).columns(begin, end)
+        assert torch.equal(found.double(), whole[:, begin:end])
+
+    def test_eps_is_that_of_the_coarsest_part(self, whole):
+        split = whole.split(self.WIDTHS, dim=1)
+        assert ColumnBlocks(split).eps == 2.0**-52
+        assert ColumnBlocks([split[0], split[1].float()]).eps == 2.0**-23
+
+    @pytest.mark.parametrize("heights", [[], [3, 4]], ids=["none", "different"])
+    def test_parts_that_do_not_fit(self, heights):
+        with pytest.raises(InputError, match="same number of rows"):
+            ColumnBlocks([torch.ones(h, 2) for h in heights])
