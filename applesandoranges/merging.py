@@ -39,7 +39,11 @@ def sketch_sizes(outer_virtual: Path, inner_virtual: Path, dim: int) -> tuple[in
 
 @dataclass(frozen=True)
 class Merge:
-    """``virtual`` into ``monolithic``, with the flag and provenance that all must carry."""
+    """``virtual`` into ``monolithic``, with the flag and provenance that all must carry.
+
+    Attributes:
+        num: Merge the first ``num`` measurements only; all by default.
+    """
 
     virtual: Path
     monolithic: Path
@@ -47,6 +51,7 @@ class Merge:
     provenance: dict[str, Any]
     memory_budget: int
     allow_unknown: bool = False
+    num: int | None = None
 
     @cached_property
     def done_before(self) -> bool:
@@ -57,7 +62,7 @@ class Merge:
             verify_merged(self.monolithic, self.memory_budget)
         except StoreError:
             return False
-        return shape == DistributedHDF5.load_virtual(self.virtual).shape
+        return shape == DistributedHDF5.load_virtual(self.virtual).first(self.num).shape
 
     def check(self) -> list[str]:
         """Check that this merge is done or can be; return what could not be verified.
@@ -68,9 +73,9 @@ class Merge:
         if self.done_before:
             with self.open() as file:
                 return self._doubts(read_provenance(file))
-        DistributedHDF5.check_output(self.virtual, self.monolithic, overwrite=True)
+        DistributedHDF5.check_output(self.virtual, self.monolithic, overwrite=True, num=self.num)
         report = DistributedHDF5.analyze_virtual(
-            self.virtual, self.flag, self.provenance, self.allow_unknown
+            self.virtual, self.flag, self.provenance, self.allow_unknown, self.num
         )
         report.require_complete()
         return self._doubts(report.provenance)
@@ -92,6 +97,7 @@ class Merge:
             delete_subfiles,
             overwrite=True,
             allow_unknown=self.allow_unknown,
+            num=self.num,
         )
         return True
 

@@ -59,16 +59,21 @@ def create_hdf5_layout(
         shape: ``(H, W)`` of the operator.
         dtype: Of the measurements.
         outer: Number of outer measurements ``n_o``.
-        inner: Number of inner measurements ``n_i >= n_o``.
+        inner: Number of inner measurements ``n_i >= n_o``; 0, for symmetric operators, where a
+            recovery in rounds needs none.
         symmetric: Leave out the right outer measurements.
 
     Returns:
-        Paths of the virtual files: ``leftouter``, ``inner`` and, unless symmetric, ``rightouter``.
+        Paths of the virtual files: ``leftouter``, ``inner`` (unless 0) and, unless symmetric,
+        ``rightouter``.
 
     Raises:
         InputError: If sizes are impossible or the directory holds anything.
     """
-    check_sizes(shape, outer, inner)
+    if inner or not symmetric:
+        check_sizes(shape, outer, inner)
+    elif not 1 <= outer <= min(shape):
+        raise InputError(f"expected 1 <= outer <= {min(shape)}, got {outer}")
     if symmetric and shape[0] != shape[1]:
         raise InputError(f"a symmetric operator is square, got shape {shape[0]},{shape[1]}")
     directory = Path(directory)
@@ -77,10 +82,9 @@ def create_hdf5_layout(
         raise InputError(f"{directory}: expected a new or an empty directory")
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        paths = {
-            "leftouter": DistributedHDF5.create(directory, LO_FMT, outer, shape[0], dtype),
-            "inner": DistributedHDF5.create(directory, INNER_FMT, inner, inner, dtype),
-        }
+        paths = {"leftouter": DistributedHDF5.create(directory, LO_FMT, outer, shape[0], dtype)}
+        if inner:
+            paths["inner"] = DistributedHDF5.create(directory, INNER_FMT, inner, inner, dtype)
         if not symmetric:
             paths["rightouter"] = DistributedHDF5.create(directory, RO_FMT, outer, shape[1], dtype)
     except BaseException:

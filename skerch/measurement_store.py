@@ -16,7 +16,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,14 @@ class VirtualSet:
     shape: tuple[int, int]
     dtype: np.dtype
     subpaths: tuple[Path, ...]
+
+    def first(self, num: int | None) -> VirtualSet:
+        """Return the first ``num`` columns; ``None`` means all."""
+        if num is None:
+            return self
+        if not 1 <= num <= self.shape[1]:
+            raise InputError(f"{self.path}: expected 1 to {self.shape[1]} columns, got {num}")
+        return replace(self, shape=(self.shape[0], num), subpaths=self.subpaths[:num])
 
 
 @dataclass(frozen=True)
@@ -194,6 +202,7 @@ class DistributedHDF5:
         ok_flag: str,
         provenance: Provenance | None = None,
         allow_unknown: bool = False,
+        num: int | None = None,
     ) -> StoreReport:
         """Say of each measurement whether it can be used, without reading its data.
 
@@ -202,8 +211,9 @@ class DistributedHDF5:
             ok_flag: Flag of a successful measurement.
             provenance: What each must carry. Without it, all must carry the same.
             allow_unknown: Accept files without any provenance (of other tools).
+            num: Look at the first ``num`` measurements only.
         """
-        layout = cls.load_virtual(all_path)
+        layout = cls.load_virtual(all_path).first(num)
         measured: list[int] = []
         problems: dict[int, str] = {}
         common: dict[str, Any] | None = None
@@ -225,12 +235,14 @@ class DistributedHDF5:
         return StoreReport(layout.path, measured, problems, common or {})
 
     @classmethod
-    def check_output(cls, all_path: Path, out_path: Path, overwrite: bool) -> None:
+    def check_output(
+        cls, all_path: Path, out_path: Path, overwrite: bool, num: int | None = None
+    ) -> None:
         """Raise :class:`InputError` if merging ``all_path`` must not write ``out_path``.
 
         An existing file may be replaced only if asked, and if it is the merge of such a store.
         """
-        layout = cls.load_virtual(all_path)
+        layout = cls.load_virtual(all_path).first(num)
         if not out_path.parent.is_dir():
             raise InputError(f"{out_path}: its directory does not exist")
         if not out_path.exists():
@@ -241,12 +253,12 @@ class DistributedHDF5:
             with reading(out_path) as old:
                 data = own_dataset(old, DATA)
                 own_dataset(old, FLAGS)
-                same = data.shape == layout.shape and data.dtype == layout.dtype
+                same = data.shape[:1] == layout.shape[:1] and data.dtype == layout.dtype
         except StoreError:
             same = False
         if not same:
             raise InputError(
-                f"{out_path}: exists and is not a merged store of shape {layout.shape} and dtype "
+                f"{out_path}: exists and is not a merged store of {layout.shape[0]} rows and dtype "
                 f"{layout.dtype}; it is left alone"
             )
 
@@ -261,6 +273,7 @@ class DistributedHDF5:
         delete_subfiles: bool = False,
         overwrite: bool = False,
         allow_unknown: bool = False,
+        num: int | None = None,
     ) -> Path:
         """Copy all measurements into one contiguous ``(dim, n)`` data set, by blocks of rows.
 
@@ -277,15 +290,16 @@ class DistributedHDF5:
             delete_subfiles: Remove the sub-files after success.
             overwrite: Replace an existing monolithic file of the same shape and dtype.
             allow_unknown: Accept files without provenance.
+            num: Merge the first ``num`` measurements only.
 
         Raises:
             InputError: If the output exists (or is something else than an earlier merge).
             StoreError: If measurements are missing, stale, mixed or damaged; the line lists them.
         """
-        layout, out_path = cls.load_virtual(all_path), Path(out_path)
-        cls.check_output(all_path, out_path, overwrite)
+        layout, out_path = cls.load_virtual(all_path).first(num), Path(out_path)
+        cls.check_output(all_path, out_path, overwrite, num)
         if ok_flag is not None:
-            report = cls.analyze_virtual(all_path, ok_flag, provenance, allow_unknown)
+            report = cls.analyze_virtual(all_path, ok_flag, provenance, allow_unknown, num)
             report.require_complete()
             common = report.provenance
         else:
