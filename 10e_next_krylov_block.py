@@ -1,0 +1,57 @@
+"""Makes the next block of a recovery in rounds (RECOVERY=krylov or hmt) of the products of a round.
+
+Comes between two rounds of measurements by 10c: merges the products of ROUND, orthonormalises them
+against the basis so far, and writes the block that ROUND + 1 multiplies. Does nothing, and says so,
+if that block is there already. After the last round comes 10d.
+"""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from applesandoranges.jsonlog import JsonLog, file_stamp
+from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.recoveries import RecoveryConfig, make_recovery
+from applesandoranges.resources import budget_bytes
+from applesandoranges.rounds import RoundStore
+from applesandoranges.script_config import key, run_script
+from applesandoranges.software import made_with
+from skerch.utils import InputError
+
+
+@dataclass
+class Config(RecoveryConfig, RecordedHessianConfig):
+    """Keys of this script."""
+
+    MEASUREMENTS_DIR: str = key("the store")
+    ROUND: int = key("round whose products are measured")
+    NUM_INNER: int | None = key("products in all, over all rounds", None)
+
+
+def main(config: Config) -> None:
+    """Merge, orthonormalise, write."""
+    budget = budget_bytes(config.MEMORY_BUDGET_GB)
+    recorded = load_recorded_hessian(config)
+    recovery = make_recovery(config, config.NUM_INNER, recorded.dim)
+    if not recovery.in_rounds:
+        raise InputError("RECOVERY=seigh has one round only: after 10c comes 10d")
+    recovery.check_round(config.ROUND)
+    directory = Path(config.MEASUREMENTS_DIR)
+    store = RoundStore(directory, recorded, recovery, config.SUCCESS_FLAG, budget)
+    where = {"step": config.STEP, "H_test": config.TEST_HESSIAN, "round": config.ROUND}
+    name = f"{file_stamp()}[{Path(__file__).name}]__step={config.STEP}__test={config.TEST_HESSIAN}"
+    with JsonLog(recorded.run_dir / f"{name}__round={config.ROUND}.log") as log:
+        if store.width(config.ROUND) == 0:
+            log("INFO", ["The basis is invariant under the Hessian: no round is left", where])
+            return
+        step = store.extend(config.ROUND)
+        log("CONFIG", asdict(config))
+        log("GLOBALS", store.provenance(config.ROUND) | {"made_with": made_with()})
+        if step is None:
+            log("INFO", ["Nothing to do: the next block is there already", where])
+        else:
+            log("INFO", ["Next block made", where | {"columns": step.rank}])
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(__file__, Config, main))
