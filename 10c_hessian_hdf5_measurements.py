@@ -10,9 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from applesandoranges.jsonlog import JsonLog, file_stamp
-from applesandoranges.measuring import SketchStore, block_size_within, check_indices, measure
+from applesandoranges.measuring import SketchStore, check_indices, measure
 from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
-from applesandoranges.resources import budget_bytes
 from applesandoranges.script_config import key, run_script
 
 
@@ -24,23 +23,30 @@ class Config(RecordedHessianConfig):
     NUM_INNER: int = key("inner measurements n_i of the sketch")
     NUM_OUTER: int = key("outer measurements n_o of the sketch, at most n_i")
     MEASUREMENT_IDXS: list[int] = key("which of 0 ... n_i - 1 to measure, e.g. [0,1,2]")
-    BLOCK_SIZE: int | None = key("vectors per product", None, shown="as many as fit, at most 64")
 
 
 def main(config: Config) -> None:
     """Measure."""
     idxs = check_indices(config.MEASUREMENT_IDXS, config.NUM_INNER)
-    budget = budget_bytes(config.MEMORY_BUDGET_GB)
     recorded = load_recorded_hessian(config)
     directory = Path(config.MEASUREMENTS_DIR)
     store = SketchStore(directory, config.NUM_OUTER, config.NUM_INNER, recorded.dim)
     store.check()
-    block_size = block_size_within(budget, recorded.dim, config.BLOCK_SIZE)
+    provenance = recorded.sketch_provenance(config.NUM_OUTER, config.NUM_INNER)
+    missing = store.missing(idxs, config.SUCCESS_FLAG, provenance)
+    if missing:
+        recorded.operator.make_plan()  # refuses a budget that is too small before anything is written
+    where = {"step": recorded.step, "H_test": recorded.test, "num": len(idxs) - len(missing)}
     name = f"{file_stamp()}[{Path(__file__).name}]__idxs={idxs[0]}...{idxs[-1]}.log"
     with JsonLog(recorded.run_dir / name) as log:
         log("CONFIG", asdict(config) | {"MEASUREMENT_IDXS": idxs})
-        log("GLOBALS", recorded.sketch_provenance(config.NUM_OUTER, config.NUM_INNER))
-        measure(recorded, store, idxs, config.SUCCESS_FLAG, log, block_size)
+        log("GLOBALS", provenance)
+        if len(missing) < len(idxs):
+            log("INFO", ["Skipping measurements that are done", where])
+        if missing:
+            measure(recorded, store, missing, config.SUCCESS_FLAG, log)
+        else:
+            log("INFO", ["Nothing to measure: all requested measurements are done", where])
 
 
 if __name__ == "__main__":

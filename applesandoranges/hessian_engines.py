@@ -12,17 +12,19 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from curvlinops import HessianLinearOperator
 from torch import Tensor
 
+from skerch.ssrft import work_bytes as ssrft_bytes
 from skerch.utils import InputError, default_memory_budget, gaussian_noise
 
 from .memory import peak_bytes
 from .names import check_name
+from .resources import budget_bytes
 from .script_config import key
 
 #: More vectors per product than this did not speed up any problem.
@@ -34,11 +36,13 @@ MAX_SECONDS = 60.0
 TRIAL_VECTORS, TRIAL_SECONDS = 8, 0.5
 #: Results that a caller holds for each column of a product: one waits and one is being written.
 IN_FLIGHT = 2
+#: Test matrices of a sketch, ``Phi`` and ``Psi``.
+NUM_SSRFTS = 2
 #: Kernels have work space of their own, which cannot be counted on CPUs.
 UNSEEN_WORK_SPACE = 1.25
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ProductConfig:
     """Keys of the scripts that multiply with Hessians."""
 
@@ -50,6 +54,12 @@ class ProductConfig:
         "vectors per product", None, shown=f"as many as fit, at most {MAX_VECTORS}"
     )
     ALLOW_TF32: bool = key("let GPUs round to TensorFloat-32: faster, 3 digits", False)
+
+    def product_settings(self, dim: int, device: torch.device) -> ProductSettings:
+        """Return how products are made beside the SSRFTs of a sketch of ``dim`` parameters."""
+        budget = budget_bytes(self.MEMORY_BUDGET_GB)
+        reserved = NUM_SSRFTS * ssrft_bytes(dim, MAX_VECTORS, torch.float32, device)
+        return ProductSettings(self.HVP_ENGINE, self.VECTORS_PER_PRODUCT, max(0, budget - reserved))
 
 
 @dataclass(frozen=True)
@@ -133,20 +143,24 @@ class BlockHessian(HessianLinearOperator):
     ):
         super().__init__(*arguments, **keywords)
         self.settings = ProductSettings() if settings is None else settings
-        if plan is not None:
-            self.plan = plan
+        self._plan = plan
 
-    @cached_property
+    @property
     def plan(self) -> ProductPlan:
-        """Engine and vectors per product, found by a trial on the first mini-batch.
+        """Engine and vectors per product."""
+        return self.make_plan() if self._plan is None else self._plan
+
+    def make_plan(self) -> ProductPlan:
+        """Choose engine and vectors per product by a trial on the first mini-batch.
 
         Cost: for each engine, five products of that mini-batch and :data:`TRIAL_VECTORS` more, or a
-        second.
+        second. The first product does this if it was not done before.
 
         Raises:
             InputError: If not even one vector fits into the budget.
         """
-        return _make_plan(self)
+        self._plan = _make_plan(self)
+        return self._plan
 
     def _matmat(self, M: list[Tensor]) -> list[Tensor]:
         num, most = M[0].shape[-1], self.plan.vectors

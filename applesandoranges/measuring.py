@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,9 @@ from skerch.distributed_measurements import innermeas_batch_torch
 from skerch.measurement_store import DistributedHDF5, differences
 from skerch.utils import InputError, NumericalError, StoreError
 
+from .background import BackgroundWriter, HostCopy
 from .jsonlog import JsonLog
 from .recorded_hessian import DTYPE, RecordedHessian
-
-#: More vectors per product than this did not speed up any problem.
-MAX_BLOCK_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,10 @@ class SketchStore:
             return False
         return True
 
+    def missing(self, idxs: Sequence[int], flag: str, provenance: dict[str, Any]) -> list[int]:
+        """Return those of ``idxs`` that are not measured."""
+        return [idx for idx in idxs if not self.is_measured(idx, flag, provenance)]
+
     def write(
         self, idx: int, outer: np.ndarray, inner: np.ndarray, flag: str, provenance: dict[str, Any]
     ) -> None:
@@ -97,72 +100,49 @@ def check_indices(idxs: Sequence[int], num_inner: int) -> list[int]:
 
 
 def measure(
-    recorded: RecordedHessian,
-    store: SketchStore,
-    idxs: Sequence[int],
-    flag: str,
-    log: JsonLog,
-    block_size: int,
-) -> int:
-    """Measure what is missing among ``idxs`` and return how many that were.
+    recorded: RecordedHessian, store: SketchStore, missing: Sequence[int], flag: str, log: JsonLog
+) -> None:
+    """Measure ``missing``, in blocks of as many vectors as the plan of the operator says.
+
+    Writing a block overlaps computing the next one. A measurement is logged as successful once its
+    files are there.
 
     Args:
         recorded: The Hessian.
         store: Where to.
-        idxs: Indices in ``[0, n_i)``.
+        missing: Indices in ``[0, n_i)``.
         flag: Success flag.
         log: Each measurement is logged.
-        block_size: Vectors per product.
+
+    Raises:
+        NumericalError: If a product is not finite; the line names step, split and indices.
     """
     provenance = recorded.sketch_provenance(store.num_outer, store.num_inner)
-    missing = [i for i in idxs if not store.is_measured(i, flag, provenance)]
     where = {"step": recorded.step, "H_test": recorded.test}
-    if len(missing) < len(idxs):
-        log(
-            "INFO",
-            ["Skipping measurements that are done", where | {"num": len(idxs) - len(missing)}],
-        )
-    if not missing:
-        log("INFO", ["Nothing to measure: all requested measurements are done", where])
-        return 0
     Phi, Psi = recorded.test_matrices(store.num_inner)
-    split = recorded.identity["split"]
+    plan = recorded.operator.plan
+    log("INFO", ["Hessian products", where | plan.summary()])
+
+    def write(block: Sequence[int], outer: HostCopy, inner: HostCopy) -> None:
+        for row, idx in enumerate(block):
+            values = outer.wait()[row].numpy(), inner.wait()[row].numpy()
+            store.write(idx, *values, flag, provenance)
+            log("INFO", ["Measurement successful!", where | {"idx": idx}])
+        bar.update(len(block))
+
     with (
         logging_redirect_tqdm([log.logger]),
         tqdm(total=len(missing), desc="measuring", unit="hvp", disable=None) as bar,
+        BackgroundWriter() as writer,
     ):
-        for begin in range(0, len(missing), block_size):
-            block = missing[begin : begin + block_size]
+        for begin in range(0, len(missing), plan.vectors):
+            block = missing[begin : begin + plan.vectors]
             for idx in block:
                 log("INFO", ["Performing measurement", where | {"idx": idx}])
             try:
                 result = innermeas_batch_torch(block, recorded.operator, Phi, Psi, DTYPE)
-                outer, inner = result.outer.T.cpu().numpy(), result.inner.T.cpu().numpy()
-                for row, idx in enumerate(block):
-                    store.write(idx, outer[row], inner[row], flag, provenance)
             except NumericalError as error:
+                split = recorded.identity["split"]
                 raise NumericalError(f"step {recorded.step}, {split}: {error}") from None
-            for idx in block:
-                log("INFO", ["Measurement successful!", where | {"idx": idx}])
-            bar.update(len(block))
-    return len(missing)
-
-
-def block_size_within(budget: int, dim: int, wanted: int | None = None) -> int:
-    """Return how many vectors a product may take at once.
-
-    A vector comes with its product, two transforms and their complex work space, and about as much
-    again inside of the product.
-
-    Raises:
-        InputError: If not even one fits, or ``wanted`` is not positive.
-    """
-    if wanted is not None and wanted < 1:
-        raise InputError(f"BLOCK_SIZE must be at least 1, got {wanted}")
-    per_vector = 12 * dim * torch.empty(0, dtype=DTYPE).element_size()
-    if budget < per_vector:
-        raise InputError(
-            f"MEMORY_BUDGET_GB: one measurement of {dim} parameters needs about "
-            f"{per_vector / 1e9:.2g} GB, the budget is {budget / 1e9:.2g} GB"
-        )
-    return min(wanted or MAX_BLOCK_SIZE, budget // per_vector)
+            rows = HostCopy(result.outer.T.contiguous()), HostCopy(result.inner.T.contiguous())
+            writer.submit(partial(write, block, *rows))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from curvlinops import HessianLinearOperator
 from torch import Tensor
 
 from skerch.measurement_store import INITIAL_FLAG
@@ -15,10 +14,11 @@ from skerch.ssrft import SSRFT
 from skerch.utils import InputError
 
 from .hessian import load_state, make_hessian, tensor_hash, trainable
+from .hessian_engines import BlockHessian, ProductConfig
 from .incremental_hdf5 import IncrementalHDF5
 from .jsonlog import Log, read_log
 from .problems import Problem, build_problem
-from .resources import default_device, parse_device
+from .resources import allow_tf32, default_device, parse_device
 from .script_config import key
 from .training import subset_hash
 
@@ -26,7 +26,7 @@ DTYPE = torch.float32
 
 
 @dataclass
-class RecordedHessianConfig:
+class RecordedHessianConfig(ProductConfig):
     """Keys that 10c and 10d have in common."""
 
     OBS_DATASETS: str = key("directory with the data sets (see 09a)")
@@ -36,9 +36,6 @@ class RecordedHessianConfig:
     TEST_HESSIAN: bool = key("Hessian of the test split instead of the training split", False)
     SUCCESS_FLAG: str = key("flag of a successful measurement", "measured")
     DEVICE: str = key("cpu, cuda, cuda:1, ...", default_device, shown="cuda if available")
-    MEMORY_BUDGET_GB: float | None = key(
-        "memory to use at most", None, shown="a quarter of the machine"
-    )
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class RecordedHessian:
     """
 
     problem: Problem
-    operator: HessianLinearOperator
+    operator: BlockHessian
     params: Tensor
     run_dir: Path
     stamp: str
@@ -103,6 +100,7 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
         raise InputError(f"SUCCESS_FLAG cannot be {config.SUCCESS_FLAG!r}: it means not measured")
     training_log, params_path = Path(config.TRAINING_LOGPATH), Path(config.PARAMS_PATH)
     obs_datasets, test = Path(config.OBS_DATASETS).expanduser(), config.TEST_HESSIAN
+    allow_tf32(config.ALLOW_TF32)
     log = read_log(training_log)
     trained, run = log.first("CONFIG"), log.first("GLOBALS")
     params_file = IncrementalHDF5(params_path)
@@ -129,7 +127,11 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
             f"{run['data_source']!r}, here {problem.data.source!r})"
         )
     operator = make_hessian(
-        problem.net, problem.criterion, problem.hessian_data(split, num_data), num_data
+        problem.net,
+        problem.criterion,
+        problem.hessian_data(split, num_data),
+        num_data,
+        config.product_settings(entry.data.shape[0], problem.device),
     )
     identity = {
         "run_id": run["run_id"],
