@@ -2,7 +2,8 @@
 
 Needs a training by 10a and a store (python -m skerch create_hdf5_layout). Every measurement depends
 on its index and the seed alone, so the indices may be split over jobs in any way. Indices that are
-measured already are skipped: run the same command again to resume.
+measured already are skipped: run the same command again to resume. With RECOVERY=krylov or hmt it
+measures the products of one ROUND, indices 0 ... BLOCK_SIZE - 1; 10e comes between two rounds.
 """
 
 import sys
@@ -10,49 +11,76 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from applesandoranges.jsonlog import JsonLog, file_stamp, logs_stop
-from applesandoranges.measuring import SketchStore, block_size_within, check_indices, measure
-from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.measuring import Measurements, measure
+from applesandoranges.recorded_hessian import (
+    RecordedHessian,
+    RecordedHessianConfig,
+    load_recorded_hessian,
+)
+from applesandoranges.recoveries import RecoveryConfig, check_rank, make_recovery
 from applesandoranges.resources import budget_bytes
+from applesandoranges.rounds import RoundStore
 from applesandoranges.script_config import key, run_script
+from applesandoranges.sketches import RoundMeasurements, SeighSketch
 from applesandoranges.software import made_with
 
 
 @dataclass
-class Config(RecordedHessianConfig):
+class Config(RecoveryConfig, RecordedHessianConfig):
     """Keys of this script."""
 
     MEASUREMENTS_DIR: str = key("the store")
-    NUM_INNER: int = key("inner measurements n_i of the sketch")
-    NUM_OUTER: int = key("outer measurements n_o of the sketch, at most n_i")
+    NUM_INNER: int = key("inner measurements n_i of the sketch; products in all rounds")
+    NUM_OUTER: int = key("outer measurements n_o of the sketch; eigenpairs that are wanted")
     MEASUREMENT_IDXS: list[int] = key("which of 0 ... n_i - 1 to measure, e.g. [0,1,2]")
-    BLOCK_SIZE: int | None = key("vectors per product", None, shown="as many as fit, at most 64")
+    ROUND: int = key("round to measure (hmt, krylov)", 0)
     CHECK_OPERATOR: bool = key(
         "stop at once if the loss is random or the Hessian is not symmetric", True
     )
 
 
-def main(config: Config) -> None:
-    """Measure."""
-    idxs = check_indices(config.MEASUREMENT_IDXS, config.NUM_INNER)
+def choose_measurements(config: Config, recorded: RecordedHessian) -> Measurements:
+    """Return what is to be measured."""
+    directory, flag = Path(config.MEASUREMENTS_DIR), config.SUCCESS_FLAG
+    recovery = make_recovery(config, config.NUM_INNER, recorded.dim)
+    recovery.check_round(config.ROUND)
+    if not recovery.in_rounds:
+        return SeighSketch(recorded, directory, flag, config.NUM_OUTER, config.NUM_INNER)
+    check_rank(recovery, config.NUM_OUTER)
     budget = budget_bytes(config.MEMORY_BUDGET_GB)
+    store = RoundStore(directory, recorded, recovery, flag, budget)
+    return RoundMeasurements(recorded, directory, flag, store, config.ROUND)
+
+
+def main(config: Config) -> None:
+    """Measure what is missing."""
     recorded = load_recorded_hessian(config)
-    directory = Path(config.MEASUREMENTS_DIR)
-    store = SketchStore(directory, config.NUM_OUTER, config.NUM_INNER, recorded.dim)
-    store.check()
-    block_size = block_size_within(budget, recorded.dim, config.BLOCK_SIZE)
-    name = f"{file_stamp()}[{Path(__file__).name}]__idxs={idxs[0]}...{idxs[-1]}.log"
-    provenance = recorded.sketch_provenance(config.NUM_OUTER, config.NUM_INNER)
+    measurements = choose_measurements(config, recorded)
+    measurements.check_store()
+    idxs = measurements.check_indices(config.MEASUREMENT_IDXS)
+    missing = measurements.missing(idxs)
+    if missing:
+        recorded.operator.make_plan()  # refuses a small budget before anything is written
+    where = {"step": recorded.step, "H_test": recorded.test, "num": len(idxs) - len(missing)}
 
     def summary() -> dict[str, int]:
-        done = sum(store.is_measured(idx, config.SUCCESS_FLAG, provenance) for idx in idxs)
-        return {"measured": done, "missing": len(idxs) - done}
+        left = len(measurements.missing(idxs))
+        return {"measured": len(idxs) - left, "missing": left}
 
+    name = f"{file_stamp()}[{Path(__file__).name}]__idxs={idxs[0]}...{idxs[-1]}.log"
     with JsonLog(recorded.run_dir / name) as log, logs_stop(log, summary):
         log("CONFIG", asdict(config) | {"MEASUREMENT_IDXS": idxs})
-        log("GLOBALS", provenance | {"made_with": made_with()})
+        log("GLOBALS", measurements.provenance | {"made_with": made_with()})
         for doubt in recorded.doubts:
-            log("WARNING", [doubt, {}])
-        measure(recorded, store, idxs, config.SUCCESS_FLAG, log, block_size, config.CHECK_OPERATOR)
+            log("WARNING", [doubt, where])
+        if len(missing) < len(idxs):
+            log("INFO", ["Skipping measurements that are done", where])
+        if not missing:
+            log("INFO", ["Nothing to measure: all requested measurements are done", where])
+            return
+        if config.CHECK_OPERATOR:
+            recorded.check()
+        measure(measurements, missing, log)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,12 @@
 
 Needs all measurements of 10c. Logs eigenvalues, a-posteriori errors, scree bounds, and the overlap
 of the largest parameters with the top eigenspace for all ranks. The monolithic files are filled
-anew for each Hessian.
+anew for each Hessian. RECOVERY must be the one that was measured.
 """
 
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import torch
 
 from applesandoranges.analysis import (
     AnalysedHessian,
@@ -18,59 +16,78 @@ from applesandoranges.analysis import (
     log_analysis,
 )
 from applesandoranges.jsonlog import JsonLog, file_stamp
-from applesandoranges.merging import Merge, sketch_sizes
-from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.recorded_hessian import (
+    RecordedHessian,
+    RecordedHessianConfig,
+    load_recorded_hessian,
+)
+from applesandoranges.recoveries import RecoveryConfig, make_recovery
+from applesandoranges.recovering import Paths, RoundsSolver, SeighSolver, Solver
 from applesandoranges.resources import budget_bytes
+from applesandoranges.rounds import RoundStore
 from applesandoranges.script_config import key, run_script
 from applesandoranges.software import made_with
-from skerch.distributed_decompositions import orthogonalize, solve_core_seigh
-from skerch.row_blocks import RowBlocks
+from skerch.utils import InputError
 
 
 @dataclass
-class Config(AnalysisConfig, RecordedHessianConfig):
+class Config(AnalysisConfig, RecoveryConfig, RecordedHessianConfig):
     """Keys of this script."""
 
-    INNER_VIRTUAL: str = key("virtual file of the inner measurements, inner_ALL.h5")
     OUTER_VIRTUAL: str = key("virtual file of the outer measurements, leftouter_ALL.h5")
-    INNER_MONOLITHIC: str = key("monolithic file of the inner measurements, filled here")
     OUTER_MONOLITHIC: str = key("monolithic file of the outer measurements, filled here")
+    INNER_VIRTUAL: str | None = key("virtual file of the inner ones (seigh)", None)
+    INNER_MONOLITHIC: str | None = key("monolithic file of the inner ones (seigh)", None)
+    NUM_OUTER: int | None = key(
+        "eigenpairs that are wanted (hmt, krylov)", None, shown="half of the products"
+    )
+    NUM_INNER: int | None = key("products in all rounds (hmt, krylov)", None)
     DELETE_MERGED_SUBFILES: bool = key("remove the sub-files once they are merged", False)
+
+
+def make_solver(config: Config, recorded: RecordedHessian, budget: int) -> Solver:
+    """Return the recovery that the keys describe."""
+    outer = Path(config.OUTER_VIRTUAL), Path(config.OUTER_MONOLITHIC)
+    recovery = make_recovery(config, config.NUM_INNER, recorded.dim)
+    if recovery.in_rounds:
+        store = RoundStore(outer[0].parent, recorded, recovery, config.SUCCESS_FLAG, budget)
+        return RoundsSolver(store, Paths(*outer), config.NUM_OUTER)
+    if config.INNER_VIRTUAL is None or config.INNER_MONOLITHIC is None:
+        raise InputError("missing key INNER_VIRTUAL or INNER_MONOLITHIC (RECOVERY=seigh)")
+    return SeighSolver(
+        recorded,
+        Paths(*outer, Path(config.INNER_VIRTUAL), Path(config.INNER_MONOLITHIC)),
+        config.SUCCESS_FLAG,
+        budget,
+        config.ALLOW_UNKNOWN_PROVENANCE,
+        config.SYMMETRIZE_CORE,
+    )
 
 
 def main(config: Config) -> None:
     """Merge, solve, analyse."""
     check_analysis(config)
-    budget = budget_bytes(config.MEMORY_BUDGET_GB)
     recorded = load_recorded_hessian(config)
-    inner_all, outer_all = Path(config.INNER_VIRTUAL), Path(config.OUTER_VIRTUAL)
-    provenance = recorded.sketch_provenance(*sketch_sizes(outer_all, inner_all, recorded.dim))
-    how = (config.SUCCESS_FLAG, provenance, budget, config.ALLOW_UNKNOWN_PROVENANCE)
-    inner = Merge(inner_all, Path(config.INNER_MONOLITHIC), *how)
-    outer = Merge(outer_all, Path(config.OUTER_MONOLITHIC), *how)
-    doubts = [*recorded.doubts, *(doubt for merge in (inner, outer) for doubt in merge.check())]
+    solver = make_solver(config, recorded, budget_bytes(config.MEMORY_BUDGET_GB))
+    doubts = [*recorded.doubts, *(d for merge in solver.merges.values() for d in merge.check())]
 
     where = {"step": config.STEP, "H_test": config.TEST_HESSIAN}
     suffix = f"__step={config.STEP}__test={config.TEST_HESSIAN}.log"
     with JsonLog(recorded.run_dir / f"{file_stamp()}[{Path(__file__).name}]{suffix}") as log:
+
+        def stage(name: str) -> None:
+            log("INFO", [name, where])
+
         log("CONFIG", asdict(config))
         facts = {"num_params": recorded.dim, "data_source": recorded.source}
-        log("GLOBALS", provenance | facts | {"made_with": made_with()})
+        log("GLOBALS", solver.provenance | facts | {"made_with": made_with()})
         for doubt in doubts:
             log("WARNING", [doubt, where])
-        for name, merge in (("inner", inner), ("outer", outer)):
-            log("INFO", [f"Merging {name} measurements", where])
+        for name, merge in solver.merges.items():
+            stage(f"Merging {name} measurements")
             if not merge.run(config.DELETE_MERGED_SUBFILES):
-                log("INFO", [f"The {name} measurements were merged before", where])
-        with inner.open() as inner_file, outer.open() as outer_file:
-            device = recorded.problem.device
-            W = torch.from_numpy(inner_file["data"][:]).to(device, torch.float64)
-            Y = RowBlocks(outer_file["data"], budget, device)
-            log("INFO", ["Orthogonalising", where])
-            factor = orthogonalize(Y, W[:, : Y.shape[1]])
-            log("INFO", ["Solving the core", where])
-            _, Psi = recorded.test_matrices(len(W))
-            eigh = solve_core_seigh(Y, W, Psi, config.SYMMETRIZE_CORE, factor)
+                stage(f"The {name} measurements were merged before")
+        with solver.solved(stage) as eigh:
             hessian = AnalysedHessian(recorded.operator, recorded.params, recorded.seed)
             log_analysis(log, "RESULT", where, eigh, hessian, config)
         log("INFO", ["Analysis done", where | {"log": log.path}])

@@ -21,10 +21,10 @@ from applesandoranges.analysis import (
 )
 from applesandoranges.exact import check_exact_memory, dense_matrix, exact_eigh, exact_results
 from applesandoranges.hessian import make_hessian, parameter_vector
-from applesandoranges.measuring import block_size_within
+from applesandoranges.hessian_engines import ProductConfig
 from applesandoranges.names import check_name
 from applesandoranges.problems import PROBLEMS
-from applesandoranges.resources import budget_bytes
+from applesandoranges.resources import allow_tf32, budget_bytes, parse_device
 from applesandoranges.script_config import key, run_script
 from applesandoranges.training import TrainingConfig, TrainingRun, prepare_run, train
 from skerch.decompositions import check_sizes, seigh
@@ -32,16 +32,13 @@ from skerch.utils import InputError
 
 
 @dataclass
-class Config(AnalysisConfig, TrainingConfig):
+class Config(AnalysisConfig, ProductConfig, TrainingConfig):
     """Keys of this script."""
 
     WITH_TRAIN_HESSIAN: bool = key("analyse the Hessian of the training split", True)
     WITH_TEST_HESSIAN: bool = key("analyse the Hessian of the test split", True)
     NUM_OUTER: int = key("outer measurements n_o of the sketch, its rank", 355)
     NUM_INNER: int = key("inner measurements n_i of the sketch", 700)
-    MEMORY_BUDGET_GB: float | None = key(
-        "memory to use at most", None, shown="a quarter of the machine"
-    )
 
 
 def main(config: Config) -> None:
@@ -53,28 +50,28 @@ def main(config: Config) -> None:
     check_name("problem", config.PROBLEM, PROBLEMS)
     dim = PROBLEMS[config.PROBLEM].num_params
     check_sizes((dim, dim), config.NUM_OUTER, config.NUM_INNER)
-    budget = budget_bytes(config.MEMORY_BUDGET_GB)
-    check_exact_memory(dim, budget)
-    block_size = block_size_within(budget, dim)
+    check_exact_memory(dim, budget_bytes(config.MEMORY_BUDGET_GB))
+    config.product_settings(dim, parse_device(config.DEVICE))
+    allow_tf32(config.ALLOW_TF32)
     run = prepare_run(config, Path(__file__).name)
 
     def analyse(step: int) -> None:
         for split in splits:
-            analyse_hessian(config, run, step, split, block_size)
+            analyse_hessian(config, run, step, split)
 
     with run.log:
         train(run, analyse)
         run.log("INFO", ["Test done", {"log": run.log.path}])
 
 
-def analyse_hessian(
-    config: Config, run: TrainingRun, step: int, split: str, block_size: int
-) -> None:
+def analyse_hessian(config: Config, run: TrainingRun, step: int, split: str) -> None:
     """Decompose one Hessian both ways and log the results."""
     problem, where = run.problem, {"step": step}
     data = problem.hessian_data(split, run.num_hessian)
-    operator = make_hessian(problem.net, problem.criterion, data, run.num_hessian)
     params = parameter_vector(problem.net).cpu()
+    settings = config.product_settings(len(params), problem.device)
+    operator = make_hessian(problem.net, problem.criterion, data, run.num_hessian, settings)
+    run.log("INFO", ["Hessian products", where | operator.plan.summary()])
     run.log("INFO", ["Sketching", where | {"split": split}])
     sketch = seigh(
         operator,
@@ -83,14 +80,17 @@ def analyse_hessian(
         run.seed,
         torch.float32,
         problem.device,
-        block_size,
+        operator.plan.vectors,
         config.SYMMETRIZE_CORE,
+        budget_bytes(config.MEMORY_BUDGET_GB),
     )
     header = f"H_{split.upper()} RESULT"
     hessian = AnalysedHessian(operator, params, run.seed)
     log_analysis(run.log, header, where, sketch, hessian, config)
     run.log("INFO", ["Decomposing exactly", where | {"split": split}])
-    exact = exact_eigh(dense_matrix(operator, block_size, problem.device), config.NUM_OUTER)
+    exact = exact_eigh(
+        dense_matrix(operator, operator.plan.vectors, problem.device), config.NUM_OUTER
+    )
     for body in exact_results(exact, sketch):
         run.log(header, where | body)
     for body in overlap_results(exact.as_eigh(), params, config.NUM_RANDOM_MASKS, run.seed):

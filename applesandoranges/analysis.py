@@ -77,6 +77,9 @@ def log_analysis(
 ) -> None:
     """Log everything about an eigendecomposition, each body beginning with ``where``."""
     log(header, where | {"core_S": eigh.S, "diagnostics": eigh.diagnostics})
+    log(header, where | {"num_products": eigh.num_products})
+    if eigh.residual_norms is not None:
+        log(header, where | {"residual_norms": eigh.residual_norms})
     if config.WITH_A_POSTERIORI:
         log("INFO", ["Estimating the error", where])
         for body in a_posteriori_results(

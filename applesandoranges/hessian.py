@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 import torch
-from curvlinops import HessianLinearOperator
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from skerch.utils import InputError
+
+from .hessian_engines import BlockHessian, ProductPlan, ProductSettings
 
 
 def trainable(net: nn.Module) -> dict[str, nn.Parameter]:
@@ -19,8 +20,13 @@ def trainable(net: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def make_hessian(
-    net: nn.Module, criterion: nn.Module, data: Iterable[tuple[Tensor, Tensor]], num_data: int
-) -> HessianLinearOperator:
+    net: nn.Module,
+    criterion: nn.Module,
+    data: Iterable[tuple[Tensor, Tensor]],
+    num_data: int,
+    settings: ProductSettings | None = None,
+    plan: ProductPlan | None = None,
+) -> BlockHessian:
     """Return the ``[D, D]`` Hessian of the mean ``criterion`` over ``data``.
 
     The network is put into evaluation mode, so that dropout and BatchNorm do not make the loss
@@ -32,15 +38,19 @@ def make_hessian(
         criterion: Loss with ``reduction="mean"``.
         data: Mini-batches ``(X, y)``, iterable again and again.
         num_data: Number of data points in all mini-batches.
+        settings: How products are made.
+        plan: The plan of an operator of the same sizes, which saves the trial for another one.
     """
     net.eval()
-    return HessianLinearOperator(
+    return BlockHessian(
         net,
         criterion,
         list(trainable(net).values()),
         data,
         check_deterministic=False,
         num_data=num_data,
+        settings=settings,
+        plan=plan,
     )
 
 

@@ -2,185 +2,168 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from skerch import INNER_FMT, LO_FMT
-from skerch.distributed_decompositions import check_sizes
-from skerch.distributed_measurements import innermeas_batch_torch
 from skerch.hdf5_files import differences
 from skerch.measurement_store import DistributedHDF5
 from skerch.utils import InputError, NumericalError, StoreError
 
+from .background import BackgroundWriter, HostCopy
 from .jsonlog import JsonLog
 from .recorded_hessian import DTYPE, RecordedHessian
 from .software import made_with
 
-#: More vectors per product than this did not speed up any problem.
-MAX_BLOCK_SIZE = 64
+NUMPY_DTYPE = torch.empty(0, dtype=DTYPE).numpy().dtype
 
 
 @dataclass(frozen=True)
-class SketchStore:
-    """The measurement directory of one symmetric sketch."""
+class Measurements(ABC):
+    """Measurements of one Hessian in a store, by index: what they are, and where they lie.
 
+    Attributes:
+        recorded: The Hessian.
+        directory: The store.
+        flag: Success flag.
+    """
+
+    recorded: RecordedHessian
     directory: Path
-    num_outer: int
-    num_inner: int
-    dim: int
+    flag: str
 
-    def check(self) -> None:
-        """Raise :class:`InputError` unless the store on disk has these sizes and our dtype."""
-        check_sizes((self.dim, self.dim), self.num_outer, self.num_inner)
-        dtype = torch.empty(0, dtype=DTYPE).numpy().dtype
-        for fmt, shape in (
-            (LO_FMT, (self.dim, self.num_outer)),
-            (INNER_FMT, (self.num_inner, self.num_inner)),
-        ):
+    @property
+    @abstractmethod
+    def num(self) -> int:
+        """How many measurements there are."""
+
+    @property
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """What each of them carries."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> dict[str, tuple[int, int]]:
+        """Shapes of the virtual files by format of their names, e.g. :data:`skerch.LO_FMT`."""
+
+    @abstractmethod
+    def vectors(self, idxs: Sequence[int]) -> Tensor:
+        """Return the vectors ``idxs`` that the Hessian is multiplied with, ``[K, D]``."""
+
+    @abstractmethod
+    def measure(self, idxs: Sequence[int]) -> list[Tensor]:
+        """Return measurements ``idxs``, one ``[size, K]`` for each format of the layout."""
+
+    def check_store(self) -> None:
+        """Raise :class:`InputError` unless the store on disk has this layout and our dtype."""
+        for fmt, shape in self.layout.items():
             path = self.directory / fmt.format(DistributedHDF5.ALL)
             if not path.is_file():
                 raise InputError(
                     f"{path}: no such store; python -m skerch create_hdf5_layout makes one"
                 )
             found = DistributedHDF5.load_virtual(path)
-            if found.shape != shape or found.dtype != dtype:
+            if found.shape != shape or found.dtype != NUMPY_DTYPE:
                 raise InputError(
-                    f"{path}: expected shape {shape} and dtype {dtype}, "
+                    f"{path}: expected shape {shape} and dtype {NUMPY_DTYPE}, "
                     f"found {found.shape} and {found.dtype}"
                 )
 
-    def subpaths(self, idx: int) -> list[Path]:
-        """Return the files of measurement ``idx``, the one that is written last at the end."""
-        paths = [DistributedHDF5.subpath(self.directory, INNER_FMT, idx)]
-        if idx < self.num_outer:
-            paths.insert(0, DistributedHDF5.subpath(self.directory, LO_FMT, idx))
-        return paths
+    def check_indices(self, idxs: Sequence[int]) -> list[int]:
+        """Return the indices sorted and once each.
 
-    def is_measured(self, idx: int, flag: str, provenance: dict[str, Any]) -> bool:
+        Raises:
+            InputError: If there are none, or some lie outside ``[0, num)``.
+        """
+        wrong = [i for i in idxs if not 0 <= i < self.num]
+        if wrong or not idxs:
+            raise InputError(
+                f"MEASUREMENT_IDXS must be some of 0 ... {self.num - 1}, got {wrong or 'none'}"
+            )
+        return sorted(set(idxs))
+
+    def subpaths(self, idx: int) -> list[Path | None]:
+        """Return the file of measurement ``idx`` for each format, ``None`` where it has none."""
+        return [
+            DistributedHDF5.subpath(self.directory, fmt, idx) if idx < shape[1] else None
+            for fmt, shape in self.layout.items()
+        ]
+
+    def is_measured(self, idx: int) -> bool:
         """Say whether measurement ``idx`` is there, whole and of this very Hessian."""
         try:
-            for path in self.subpaths(idx):
+            for path in filter(None, self.subpaths(idx)):
                 found = DistributedHDF5.load(path)
-                if found.flag != flag or differences(provenance, found.provenance):
+                if found.flag != self.flag or differences(self.provenance, found.provenance):
                     return False
         except StoreError:
             return False
         return True
 
-    def write(
-        self,
-        idx: int,
-        outer: np.ndarray,
-        inner: np.ndarray,
-        flag: str,
-        provenance: dict[str, Any],
-        software: dict[str, str],
-    ) -> None:
-        """Write measurement ``idx``: ``H psi`` (``[D]``) and ``Phi H psi`` (``[n_i]``)."""
-        *outer_path, inner_path = self.subpaths(idx)
-        if outer_path:
-            DistributedHDF5.write(outer_path[0], outer, flag, provenance, software)
-        DistributedHDF5.write(inner_path, inner, flag, provenance, software)
+    def missing(self, idxs: Sequence[int]) -> list[int]:
+        """Return those of ``idxs`` that are not measured."""
+        return [idx for idx in idxs if not self.is_measured(idx)]
+
+    def write(self, idx: int, values: Sequence[np.ndarray]) -> None:
+        """Write measurement ``idx``, one array for each format."""
+        for path, array in zip(self.subpaths(idx), values, strict=True):
+            if path is not None:
+                DistributedHDF5.write(path, array, self.flag, self.provenance, made_with())
 
 
-def check_indices(idxs: Sequence[int], num_inner: int) -> list[int]:
-    """Return the indices sorted and once each.
+def measure(measurements: Measurements, missing: Sequence[int], log: JsonLog) -> None:
+    """Measure ``missing``, in blocks of as many vectors as the plan of the operator says.
 
-    Raises:
-        InputError: If there are none, or some lie outside ``[0, num_inner)``.
-    """
-    wrong = [i for i in idxs if not 0 <= i < num_inner]
-    if wrong or not idxs:
-        raise InputError(
-            f"MEASUREMENT_IDXS must be some of 0 ... {num_inner - 1}, got {wrong or 'none'}"
-        )
-    return sorted(set(idxs))
-
-
-def measure(
-    recorded: RecordedHessian,
-    store: SketchStore,
-    idxs: Sequence[int],
-    flag: str,
-    log: JsonLog,
-    block_size: int,
-    check: bool = True,
-) -> int:
-    """Measure what is missing among ``idxs`` and return how many that were.
+    Writing a block overlaps computing the next one. A measurement is logged as successful once its
+    files are there.
 
     Args:
-        recorded: The Hessian.
-        store: Where to.
-        idxs: Indices in ``[0, n_i)``.
-        flag: Success flag.
+        measurements: What to measure, and where to.
+        missing: Their indices.
         log: Each measurement is logged.
-        block_size: Vectors per product.
-        check: Stop before anything is measured if the loss is random or the operator not symmetric.
 
     Raises:
-        NumericalError: If that check fails, or a measurement is NaN or infinite.
+        NumericalError: If a product is NaN or infinite; the line names step, split, indices and
+            mini-batch.
     """
-    provenance = recorded.sketch_provenance(store.num_outer, store.num_inner)
-    missing = [i for i in idxs if not store.is_measured(i, flag, provenance)]
+    recorded = measurements.recorded
     where = {"step": recorded.step, "H_test": recorded.test}
-    if len(missing) < len(idxs):
-        log(
-            "INFO",
-            ["Skipping measurements that are done", where | {"num": len(idxs) - len(missing)}],
-        )
-    if not missing:
-        log("INFO", ["Nothing to measure: all requested measurements are done", where])
-        return 0
-    if check:
-        recorded.check()
-    Phi, Psi = recorded.test_matrices(store.num_inner)
+    plan = recorded.operator.plan
+    log("INFO", ["Hessian products", where | plan.summary()])
+
+    def write(block: Sequence[int], copies: Sequence[HostCopy]) -> None:
+        arrays = [copy.wait().numpy() for copy in copies]
+        for row, idx in enumerate(block):
+            measurements.write(idx, [array[row] for array in arrays])
+            log("INFO", ["Measurement successful!", where | {"idx": idx}])
+        bar.update(len(block))
+
     with (
         logging_redirect_tqdm([log.logger]),
         tqdm(total=len(missing), desc="measuring", unit="hvp", disable=None) as bar,
+        BackgroundWriter() as writer,
     ):
-        for begin in range(0, len(missing), block_size):
-            block = missing[begin : begin + block_size]
+        for begin in range(0, len(missing), plan.vectors):
+            block = missing[begin : begin + plan.vectors]
             for idx in block:
                 log("INFO", ["Performing measurement", where | {"idx": idx}])
             try:
-                result = innermeas_batch_torch(block, recorded.operator, Phi, Psi, DTYPE)
-                outer, inner = result.outer.T.cpu().numpy(), result.inner.T.cpu().numpy()
-                for row, idx in enumerate(block):
-                    store.write(idx, outer[row], inner[row], flag, provenance, made_with())
+                results = measurements.measure(block)
             except NumericalError as error:
                 reason = str(error)
                 if error.indices:
-                    v = Psi.rows(error.indices[:1], DTYPE)[0]
+                    v = measurements.vectors(error.indices[:1])[0]
                     reason += f", from {recorded.culprit(v)}"
                 raise NumericalError(f"{recorded.where}: {reason}") from None
-            for idx in block:
-                log("INFO", ["Measurement successful!", where | {"idx": idx}])
-            bar.update(len(block))
-    return len(missing)
-
-
-def block_size_within(budget: int, dim: int, wanted: int | None = None) -> int:
-    """Return how many vectors a product may take at once.
-
-    A vector comes with its product, two transforms and their complex work space, and about as much
-    again inside of the product.
-
-    Raises:
-        InputError: If not even one fits, or ``wanted`` is not positive.
-    """
-    if wanted is not None and wanted < 1:
-        raise InputError(f"BLOCK_SIZE must be at least 1, got {wanted}")
-    per_vector = 12 * dim * torch.empty(0, dtype=DTYPE).element_size()
-    if budget < per_vector:
-        raise InputError(
-            f"MEMORY_BUDGET_GB: one measurement of {dim} parameters needs about "
-            f"{per_vector / 1e9:.2g} GB, the budget is {budget / 1e9:.2g} GB"
-        )
-    return min(wanted or MAX_BLOCK_SIZE, budget // per_vector)
+            copies = [HostCopy(result.T.contiguous()) for result in results]
+            writer.submit(partial(write, block, copies))

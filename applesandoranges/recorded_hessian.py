@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from curvlinops import HessianLinearOperator
 from torch import Tensor
 
 from skerch.measurement_store import INITIAL_FLAG
-from skerch.ssrft import SSRFT
 from skerch.utils import InputError
 
 from .checks import Loss, check_operator
 from .hessian import load_state, make_hessian, tensor_hash, trainable
+from .hessian_engines import BlockHessian, ProductConfig
 from .incremental_hdf5 import IncrementalHDF5
 from .jsonlog import Log, read_log
 from .problems import Problem, build_problem
-from .resources import default_device, parse_device
+from .resources import allow_tf32, default_device, parse_device
 from .script_config import key
 from .training import subset_hash
 
@@ -27,7 +26,7 @@ DTYPE = torch.float32
 
 
 @dataclass
-class RecordedHessianConfig:
+class RecordedHessianConfig(ProductConfig):
     """Keys that 10c and 10d have in common."""
 
     OBS_DATASETS: str = key("directory with the data sets (see 09a)")
@@ -37,9 +36,6 @@ class RecordedHessianConfig:
     TEST_HESSIAN: bool = key("Hessian of the test split instead of the training split", False)
     SUCCESS_FLAG: str = key("flag of a successful measurement", "measured")
     DEVICE: str = key("cpu, cuda, cuda:1, ...", default_device, shown="cuda if available")
-    MEMORY_BUDGET_GB: float | None = key(
-        "memory to use at most", None, shown="a quarter of the machine"
-    )
     ALLOW_UNKNOWN_PROVENANCE: bool = key(
         "take files of other tools, which do not say of which Hessian they are", False
     )
@@ -60,7 +56,7 @@ class RecordedHessian:
     """
 
     problem: Problem
-    operator: HessianLinearOperator
+    operator: BlockHessian
     params: Tensor
     run_dir: Path
     stamp: str
@@ -80,17 +76,6 @@ class RecordedHessian:
     def dim(self) -> int:
         """Number of parameters ``D``."""
         return len(self.params)
-
-    def sketch_provenance(self, outer: int, inner: int) -> dict[str, Any]:
-        """Return the provenance that each measurement of an ``(outer, inner)`` sketch carries."""
-        return self.identity | {
-            "recovery": "seigh",
-            "num_outer": outer,
-            "num_inner": inner,
-            "seed_phi": self.seed + 1,
-            "seed_psi": self.seed + 2,
-            "dtype": str(DTYPE).removeprefix("torch."),
-        }
 
     @property
     def where(self) -> str:
@@ -115,11 +100,6 @@ class RecordedHessian:
                 return f"mini-batch {number} (of {self.problem.batch_size} data points)"
         return "their sum over mini-batches"
 
-    def test_matrices(self, inner: int) -> tuple[SSRFT, SSRFT]:
-        """Return ``(Phi, Psi)``, both ``[inner, D]``."""
-        shape, device = (inner, self.dim), self.problem.device
-        return SSRFT(shape, self.seed + 1, device), SSRFT(shape, self.seed + 2, device)
-
 
 def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     """Rebuild the problem of a 10a log and load the parameters and buffers of a step.
@@ -132,6 +112,7 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
         raise InputError(f"SUCCESS_FLAG cannot be {config.SUCCESS_FLAG!r}: it means not measured")
     training_log, params_path = Path(config.TRAINING_LOGPATH), Path(config.PARAMS_PATH)
     obs_datasets, test = Path(config.OBS_DATASETS).expanduser(), config.TEST_HESSIAN
+    allow_tf32(config.ALLOW_TF32)
     log = read_log(training_log)
     trained, run = log.first("CONFIG"), log.first("GLOBALS")
     params_file = IncrementalHDF5(params_path)
@@ -160,7 +141,11 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
             f"{run['data_source']!r}, here {problem.data.source!r})"
         )
     operator = make_hessian(
-        problem.net, problem.criterion, problem.hessian_data(split, num_data), num_data
+        problem.net,
+        problem.criterion,
+        problem.hessian_data(split, num_data),
+        num_data,
+        config.product_settings(entry.data.shape[0], problem.device),
     )
     identity = {
         "run_id": run.get("run_id", "unknown"),

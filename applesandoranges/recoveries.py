@@ -32,7 +32,7 @@ class Recovery:
     Attributes:
         name: ``"seigh"``, ``"hmt"`` (range finder, then Rayleigh-Ritz) or ``"krylov"``.
         num_rounds: Rounds of products, each of which needs the one before.
-        block_size: Products per round.
+        block_size: Products per round; 0 for SEIGH, whose sketch has sizes of its own.
     """
 
     name: str
@@ -80,6 +80,8 @@ def make_recovery(config: RecoveryConfig, num_inner: int | None, dim: int) -> Re
     if rounds < 1 or (fixed and rounds != default):
         expected = default if fixed else "at least 1"
         raise InputError(f"NUM_ROUNDS of {config.RECOVERY} must be {expected}, got {rounds}")
+    if config.RECOVERY == "seigh":
+        return Recovery("seigh", 1, 0)
     block = config.BLOCK_SIZE
     if block is None:
         if num_inner is None:

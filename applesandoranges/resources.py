@@ -42,3 +42,13 @@ def budget_bytes(gigabytes: float | None) -> int:
     if not (math.isfinite(gigabytes) and gigabytes > 0):
         raise InputError(f"MEMORY_BUDGET_GB must be a positive number, got {gigabytes}")
     return int(gigabytes * 1e9)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Say whether GPUs may round factors of matrix products and convolutions to TensorFloat-32.
+
+    PyTorch allows it for convolutions unless told otherwise. It has 10 bits of mantissa: products
+    of curvature then have errors of about 1e-3 instead of 1e-6.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import torch
 
 from skerch import LO_FMT
 from skerch.basis_store import open_basis, write_first_block, write_next_block
@@ -29,13 +28,13 @@ from skerch.rayleigh_ritz import solve_rayleigh_ritz
 from skerch.ssrft import SSRFT
 from skerch.utils import InputError, StoreError
 
+from .measuring import NUMPY_DTYPE
 from .merging import Merge
 from .recorded_hessian import DTYPE, RecordedHessian
-from .recoveries import Recovery, check_rank
+from .recoveries import Recovery
 
 BASIS_FMT = "basis_{}.h5"
 MERGED = "MERGED"
-NUMPY_DTYPE = torch.empty(0, dtype=DTYPE).numpy().dtype
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,6 @@ class RoundStore:
     @contextmanager
     def solved(self, rank: int, merge: Merge) -> Iterator[Eigh]:
         """Yield the ``rank`` leading eigenpairs, from the merged products of the last round."""
-        check_rank(self.recovery, rank)
         last = self.last_round()
         planned = self.recovery.num_rounds - self.recovery.basis_begin
         num_products = sum(self.width(number) for number in range(last + 1))

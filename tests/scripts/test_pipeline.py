@@ -16,6 +16,7 @@ from applesandoranges.overlap import largest_parameters, mask_curve
 from applesandoranges.problems import build_problem
 from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
 from applesandoranges.results import read_logs
+from applesandoranges.sketches import sketch_matrices
 from skerch.decompositions import seigh
 from tests.conftest import ANALYSE, TRAIN, Pipeline, run
 
@@ -173,7 +174,7 @@ def test_measurements_are_dense_products(trained):
     store = trained.lay_out("dense")
     assert trained.measure(store, MEASUREMENT_IDXS=[7, 2], TEST_HESSIAN=1) == 0
     recorded = load(trained, test=True)
-    Phi, Psi = recorded.test_matrices(12)
+    Phi, Psi = sketch_matrices(recorded, 12)
     expected = recorded.operator @ Psi.rows([2]).T
     with h5py.File(store / "leftouter_0000000002.h5") as file:
         np.testing.assert_allclose(file["data"][:], expected[:, 0], rtol=1e-4, atol=1e-7)
@@ -229,7 +230,8 @@ def test_store_of_another_hessian_is_measured_again(trained, capsys):
         ({"SUCCESS_FLAG": "initialized"}, 2, "SUCCESS_FLAG cannot be 'initialized'"),
         ({"MEMORY_BUDGET_GB": 1e-6}, 2, "MEMORY_BUDGET_GB: one measurement of 7030 parameters"),
         ({"MEMORY_BUDGET_GB": -1}, 2, "MEMORY_BUDGET_GB must be a positive number"),
-        ({"BLOCK_SIZE": 0}, 2, "BLOCK_SIZE must be at least 1, got 0"),
+        ({"VECTORS_PER_PRODUCT": 0}, 2, "VECTORS_PER_PRODUCT must be at least 1, got 0"),
+        ({"HVP_ENGINE": "grph"}, 2, "unknown HVP_ENGINE 'grph'; the nearest valid one is graph"),
         ({"STEP": None}, 2, "missing key STEP"),
         ({"NUM_INER": 3}, 2, "unknown key 'NUM_INER'; the nearest valid one is NUM_INNER"),
     ],
@@ -278,6 +280,7 @@ def test_nan_is_refused_with_step_and_index(trained, capsys, monkeypatch):
     class Poisoned:
         def __init__(self, op):
             self.op, self.shape = op, op.shape
+            self.plan, self.make_plan = op.plan, op.make_plan
 
         def __matmul__(self, X):
             result = self.op @ X
@@ -381,7 +384,7 @@ def test_any_split_and_block_size_gives_the_same(trained, analysed, jobs, tmp_pa
     store = trained.lay_out(f"split{len(jobs)}")
     for span, block in jobs:
         idxs = list(range(*map(int, span.split("-"))))
-        assert trained.measure(store, MEASUREMENT_IDXS=idxs, BLOCK_SIZE=block) == 0
+        assert trained.measure(store, MEASUREMENT_IDXS=idxs, VECTORS_PER_PRODUCT=block) == 0
     assert trained.analyse(store) == 0
     expected, found = quantities(analysed), quantities(trained.logs(ANALYSE)[-1])
     np.testing.assert_allclose(found["core_S"], expected["core_S"], rtol=1e-4)
