@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from .jsonlog import Log
 from .plots import CHANCE, COLOURS, line_styles
@@ -22,6 +23,13 @@ from .results import HessianResult, LogSet
 Drawing = tuple[Figure, dict[str, pd.DataFrame]]
 
 SPLITS = {"train": "training split", "test": "test split"}
+#: Filled against large and open, so that one can be seen on top of the other.
+SPLIT_MARKERS: dict[str, dict[str, Any]] = {
+    "train": {"marker": "o", "ms": 4},
+    "test": {"marker": "s", "ms": 7, "mfc": "none"},
+}
+#: For clouds of points of several steps.
+POINTS = ("o", "x", "^", "+", "s", "1")
 
 
 class MissingInLogsError(Exception):
@@ -50,27 +58,27 @@ def title_note(results: Sequence[HessianResult]) -> str:
     """Return number of parameters, and the kind of the data where they are not the full set."""
     sources = sorted({result.data_source for result in results} - {"full", ""})
     dims = ", ".join(str(dim) for dim in sorted({result.dim for result in results}))
-    return f"D = {dims}" + (f", {' and '.join(sources)} data" if sources else "")
+    note = f", {' and '.join(sources)} data, not the full data set" if sources else ""
+    return f"D = {dims}{note}"
 
 
 def draw_chance(ax: Axes, table: pd.DataFrame) -> None:
     """Draw the chance level ``k/D`` with a band of two standard deviations."""
-    ax.plot(table["k"], table["chance"], color=CHANCE, lw=1.5, label="chance level k/D")
+    ax.plot(table["k"], table["chance"], color=CHANCE, lw=2.5, alpha=0.7, label="chance level k/D")
     low = (table["chance"] - 2 * table["chance_std"]).clip(lower=0)
     high = table["chance"] + 2 * table["chance_std"]
     ax.fill_between(table["k"], low, high, color=CHANCE, alpha=0.25, lw=0, label="± 2 std. dev.")
 
 
 def draw_overlap(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFrame:
-    """Draw overlap against ``k``, with the chance level."""
+    """Draw overlap against ``k`` for Hessians of one split, with the chance level."""
     tables = [(result, result.overlap_table()) for result in results]
     for (result, table), style in zip(tables, line_styles(len(tables)), strict=True):
-        ax.plot(table["k"], table["overlap"], label=result.label, **style)
+        ax.plot(table["k"], table["overlap"], label=f"step {result.step}", **style)
     longest = max((table for _, table in tables), key=len)
     draw_chance(ax, longest)
     floor = longest["chance"].iloc[0] / 2
     ax.set(xlabel="k", ylabel="overlap", xscale="log", yscale="log", ylim=(floor, 1))
-    ax.legend(ncols=1 + (len(tables) > 6))
     return _mark(tables)
 
 
@@ -80,12 +88,15 @@ def draw_spectrum(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFrame:
     for result, style in zip(results, line_styles(len(results)), strict=True):
         S = result.array("core_S")
         rank = np.arange(1, len(S) + 1)
-        ax.plot(rank, np.abs(S), label=result.label, **style)
-        ax.plot(rank[S < 0], -S[S < 0], "o", mfc="none", ms=3, color=style["color"])
+        ax.plot(rank, np.abs(S), **style)
+        ax.plot(rank[S < 0], -S[S < 0], "o", mfc="none", ms=3, mew=0.7, color=style["color"])
         tables.append((result, pd.DataFrame({"rank": rank, "eigenvalue": S})))
-    ax.plot([], [], "ko", mfc="none", ms=3, label="negative")
-    ax.set(xlabel="rank", ylabel="|eigenvalue|", yscale="log")
-    ax.legend()
+    ax.plot([], [], "ko", mfc="none", ms=3, label="negative eigenvalue")
+    # The last eigenvalues of a sketch fall to zero, whatever the true ones do.
+    floor = min(np.abs(table["eigenvalue"]).quantile(0.02) for _, table in tables)
+    ax.set(xlabel="rank", ylabel="|eigenvalue|", xscale="log", yscale="log")
+    if floor > 0:
+        ax.set_ylim(bottom=floor / 2)
     return _mark(tables)
 
 
@@ -96,21 +107,25 @@ def draw_scree(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFrame:
     for result, style in zip(having, line_styles(len(having)), strict=True):
         lower, upper = result.array("scree_lower"), result.array("scree_upper")
         rank = np.arange(len(lower))
-        ax.fill_between(rank, lower, upper, color=style["color"], alpha=0.2, lw=0)
-        ax.plot(rank, upper, label=result.label, **style)
+        ax.fill_between(rank, lower, upper, color=style["color"], alpha=0.12, lw=0)
+        ax.plot(rank, upper, **style)
         ax.plot(rank, lower, lw=0.8, **style)
         tables.append((result, pd.DataFrame({"rank": rank, "lower": lower, "upper": upper})))
-    ax.set(xlabel="rank kept", ylabel="energy left (bounds)", yscale="log", ylim=(1e-4, 5))
+    ax.set(
+        xlabel="rank kept",
+        ylabel="energy left: lower and upper bound",
+        yscale="log",
+        ylim=(1e-4, 5),
+    )
     if not tables:
         ax.text(0.5, 0.5, "no a-posteriori estimate", ha="center", transform=ax.transAxes)
         return pd.DataFrame()
-    ax.legend()
     return _mark(tables)
 
 
 def overview(logs: LogSet) -> Drawing:
-    """Overlap, spectrum and scree bounds side by side."""
-    results = _require(logs.results, "frob_Qtop^2")
+    """Overlap, spectrum and scree bounds side by side; of the training split if there is one."""
+    split, results = next(iter(_by_split(_require(logs.results, "frob_Qtop^2")).items()))
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.2))
     tables = {
         "overlap": draw_overlap(axes[0], results),
@@ -119,8 +134,9 @@ def overview(logs: LogSet) -> Drawing:
     }
     axes[0].set_title("Largest parameters against top eigenspace")
     axes[1].set_title("Sketched eigenvalues")
-    axes[2].set_title("Scree bounds")
-    figure.suptitle(title_note(results), fontsize="medium")
+    axes[2].set_title("Energy beyond a rank")
+    figure.legend(loc="outside right center")
+    figure.suptitle(f"Hessian of the {SPLITS[split]}, {title_note(results)}", fontsize="medium")
     return figure, tables
 
 
@@ -133,6 +149,8 @@ def overlap_over_k(logs: LogSet) -> Drawing:
     tables = []
     for ax, (split, part) in zip(axes[0], parts.items(), strict=True):
         tables.append(draw_overlap(ax, part))
+        ax.legend(ncols=1 + (len(part) > 6), loc="upper left")
+        ax.label_outer()
         ax.set_title(f"Hessian of the {SPLITS[split]}")
     figure.suptitle(title_note(logs.results), fontsize="medium")
     return figure, {"overlap": pd.concat(tables)}
@@ -148,16 +166,18 @@ def overlap_over_steps(logs: LogSet) -> Drawing:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
     for ax, column in zip(axes, ("overlap", "ratio"), strict=True):
         for k, style in zip(ranks, line_styles(len(ranks)), strict=True):
-            for split, marker in (("train", "o"), ("test", "s")):
+            for split, marker in SPLIT_MARKERS.items():
                 rows = table[(table["k"] == k) & (table["split"] == split)].sort_values("step")
                 if len(rows):
-                    style = style | {"marker": marker, "mfc": "none", "ms": 5}
-                    ax.plot(rows["step"], rows[column], label=f"k = {k}, {split}", **style)
+                    ax.plot(
+                        rows["step"], rows[column], label=f"k = {k}, {split}", **style, **marker
+                    )
         ax.set(xlabel="training step", yscale="log")
     axes[0].set(ylabel="overlap")
     axes[1].set(ylabel="overlap / chance level")
     axes[1].yaxis.set_major_formatter("{x:g}")
-    axes[1].yaxis.set_minor_formatter("{x:g}")
+    axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[1].yaxis.set_minor_formatter(NullFormatter())
     axes[1].axhline(1, color=CHANCE, label="chance")
     axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(title_note(results), fontsize="medium")
@@ -165,7 +185,7 @@ def overlap_over_steps(logs: LogSet) -> Drawing:
 
 
 def exact_against_sketched(logs: LogSet) -> Drawing:
-    """Exact (solid) and sketched (dashed) overlap, eigenvalue errors, principal angles."""
+    """Exact (broad, pale) and sketched (thin) overlap, eigenvalue errors, principal angles."""
     results = _require(logs.results, "H_frob_Qtop^2")
     parts = _by_split(results)
     figure, axes = plt.subplots(
@@ -173,13 +193,14 @@ def exact_against_sketched(logs: LogSet) -> Drawing:
     )
     overlaps, errors, angles = [], [], []
     for row, (split, part) in zip(axes, parts.items(), strict=True):
+        points = itertools.cycle(POINTS)
         for result, style in zip(part, line_styles(len(part)), strict=True):
             exact, sketched = (
                 result.overlap_table(name) for name in ("H_frob_Qtop^2", "frob_Qtop^2")
             )
             colour = {"color": style["color"]}
-            row[0].plot(exact["k"], exact["overlap"], label=f"step {result.step}", **colour)
-            row[0].plot(sketched["k"], sketched["overlap"], ls="--", **colour)
+            row[0].plot(exact["k"], exact["overlap"], lw=6, alpha=0.3, **colour)
+            row[0].plot(sketched["k"], sketched["overlap"], label=f"step {result.step}", **style)
             overlaps.append((result, exact.assign(sketched=sketched["overlap"])))
             # By magnitude: of two eigenvalues of nearly the same size and opposite sign, either
             # may come first.
@@ -187,24 +208,31 @@ def exact_against_sketched(logs: LogSet) -> Drawing:
             true = np.abs(result.array("H_eigvals")[: len(S)])
             relative = np.abs(S - true) / true
             rank = np.arange(1, len(S) + 1)
-            row[1].plot(rank, relative, ".", ms=3, label=f"step {result.step}", **colour)
+            row[1].plot(
+                rank, relative, next(points), ms=3, mew=0.7, alpha=0.8,
+                label=f"step {result.step}", **colour,
+            )  # fmt: skip
             errors.append((result, pd.DataFrame({"rank": rank, "relative_error": relative})))
             body = max(result.exact, key=lambda body: body["K"])
             angle = np.degrees(np.sort(np.asarray(body["principal_angles"], dtype=float)))
             row[2].plot(rank, angle, label=f"step {result.step}", **style)
             angles.append((result, pd.DataFrame({"number": rank, "degrees": angle})))
         draw_chance(row[0], overlaps[-1][1])
-        row[0].plot([], [], "k--", label="sketched")
+        row[0].plot([], [], color="black", label="sketched")
+        row[0].plot([], [], color="black", lw=6, alpha=0.3, label="exact")
         floor = overlaps[-1][1]["chance"].iloc[0] / 2
         row[0].set(ylabel=f"overlap, {SPLITS[split]}", xscale="log", yscale="log", ylim=(floor, 1))
         row[1].set(ylabel="relative error of |eigenvalue|", yscale="log")
         row[2].set(ylabel="principal angle [degrees]", ylim=(0, 90))
-        row[0].legend()
-    for ax, title in zip(
-        axes[0],
-        ("Overlap: exact and sketched", "Error of eigenvalues", "Angles between eigenspaces"),
-        strict=True,
-    ):
+        row[0].legend(ncols=2, loc="upper left")
+        row[1].legend(loc="lower right", markerscale=2)
+        row[2].legend(loc="upper left")
+    titles = (
+        "Overlap: exact and sketched",
+        "Error of sketched eigenvalues",
+        f"Angles between the top-{len(rank)} eigenspaces",
+    )
+    for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
     for ax, label in zip(axes[-1], ("k", "rank", "principal angle number"), strict=True):
         ax.set_xlabel(label)
@@ -219,7 +247,9 @@ def errors(logs: LogSet) -> Drawing:
         raise MissingInLogsError("no log has a-posteriori errors")
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.2))
     tables = []
-    for result, style in zip(results, line_styles(len(results)), strict=True):
+    steps = sorted({result.step for result in results})
+    styles = dict(zip(steps, line_styles(len(steps)), strict=True))
+    for result in results:
         bodies = sorted(result.errors, key=lambda body: body["K"])
         table = pd.DataFrame(
             {
@@ -229,10 +259,12 @@ def errors(logs: LogSet) -> Drawing:
                 ],
             }
         )
-        axes[0].plot(table["K"], table["relative_error"], marker="o", label=result.label, **style)
+        style = styles[result.step] | SPLIT_MARKERS[result.split]
+        axes[0].plot(table["K"], table["relative_error"], label=result.label, **style)
         tables.append((result, table))
-    axes[0].set(xlabel="rank K", ylabel="estimated |H - H_K| / |H|  (Frobenius)")
-    axes[0].legend()
+    axes[0].set(xlabel="rank K of the truncation", ylabel="estimated |H - H_K| / |H|  (Frobenius)")
+    axes[0].set_ylim(bottom=0)
+    axes[0].legend(ncols=len(_by_split(results)))
     axes[0].set_title("A-posteriori error")
     quantities = results[0].quantities
     bounds = pd.DataFrame(
@@ -242,11 +274,19 @@ def errors(logs: LogSet) -> Drawing:
             if name.startswith("P(err")
         ]
     )
+    bounds = bounds[bounds["probability"] > 0]
     if len(bounds):
-        axes[1].barh(bounds["event"], bounds["probability"], color=COLOURS[0])
-        axes[1].set(xlabel="probability at most", xlim=(0, 1))
+        # P(err<=0.75x): the estimate is at most 0.75 times the true error.
+        events = bounds["event"].str.extract(r"err(?P<relation>[<>]=)(?P<factor>[^x]*)x")
+        labels = events["relation"].map({"<=": "at most", ">=": "at least"})
+        bars = axes[1].barh(
+            labels + " " + events["factor"] + " times the true one",
+            bounds["probability"], color=COLOURS[0],
+        )  # fmt: skip
+        axes[1].bar_label(bars, fmt="%.2g", padding=3)
+        axes[1].set(xlabel="upper bound of the probability", xlim=(0, 1))
         number = results[0].errors[0].get("num_a_posteriori", "the logged")
-        axes[1].set_title(f"That an estimate with {number} vectors is off by a factor")
+        axes[1].set_title(f"How likely an estimate from {number} vectors is ...")
         axes[1].invert_yaxis()
     figure.suptitle(title_note(results), fontsize="medium")
     return figure, {"errors": _mark(tables), "bounds": bounds}
@@ -262,7 +302,7 @@ def training(logs: LogSet) -> Drawing:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
     names = {"train": "training", "xv": "validation", "test": "test"}
     for ax, what, label in zip(
-        axes, ("loss", "acc"), ("loss with L2 term", "accuracy"), strict=True
+        axes, ("loss", "acc"), ("loss, with the L2 term if there is one", "accuracy"), strict=True
     ):
         for (part, name), style in zip(names.items(), line_styles(3), strict=True):
             ax.plot(table["global_step"], table[f"{part}_{what}"], label=name, **style)
@@ -272,8 +312,16 @@ def training(logs: LogSet) -> Drawing:
             )
         ax.set(xlabel="training step", ylabel=label)
     axes[0].legend()
-    figure.suptitle(log.path.parent.name, fontsize="medium")
+    figure.suptitle(_run_note(log), fontsize="medium")
     return figure, {"evaluations": table}
+
+
+def _run_note(log: Log) -> str:
+    body = {name: value for event in log.events for name, value in event.body.items()}
+    problem, seed = body.get("PROBLEM", "training"), body.get("RANDOM_SEED", "unknown")
+    source = body.get("data_source", "full")
+    note = "" if source == "full" else f", {source} data, not the full data set"
+    return f"{problem}, seed {seed}{note}"
 
 
 def stage_times(log: Log) -> pd.DataFrame:
@@ -300,17 +348,24 @@ def run_times(logs: LogSet) -> Drawing:
     if not len(table):
         raise MissingInLogsError("no log has stages with time stamps")
     order = list(dict.fromkeys(table["stage"]))
-    figure, ax = plt.subplots(figsize=(9, 1.5 + 0.4 * len(order)))
+    figure, ax = plt.subplots(figsize=(9, 1.2 + 0.45 * len(order)))
     for position, stage in enumerate(order):
         seconds = table.loc[table["stage"] == stage, "seconds"]
         ax.plot(
             seconds, [position] * len(seconds), "o", mfc="none", color=line_styles(1)[0]["color"]
         )
-        ax.plot(seconds.median(), position, "|", ms=16, mew=2, color="black")
+        median = seconds.median()
+        ax.plot(median, position, "|", ms=16, mew=2, color="black")
+        text = ax.annotate(
+            f"{median:.3g} s", (median, position), (0, 9), textcoords="offset points", ha="center"
+        )
+        text.set_fontsize("small")
     ax.set(yticks=range(len(order)), yticklabels=order, xlabel="seconds", xscale="log")
+    ax.set_ylim(-0.7, len(order) - 0.5)
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.invert_yaxis()
-    ax.set_title("Run times; the bar is the median", fontsize="medium")
+    note = f"; {title_note(logs.results)}" if logs.results else ""
+    ax.set_title(f"Run times, median marked{note}", fontsize="medium")
     return figure, {"seconds": table}
 
 
