@@ -188,7 +188,8 @@ def block_krylov(
     ``V_0 = Psi^T`` with the SSRFT ``Psi`` (``[block_size, D]``). The basis of
     ``[V_0, H V_0, H^2 V_0, ...]`` is reorthogonalised in full, and the pairs are the Ritz pairs of
     the whole basis. Rounds end early where the basis becomes invariant; a block is narrower than
-    ``block_size`` where its products are numerically dependent.
+    ``block_size`` where its products are numerically dependent. Of an eigenvalue that is repeated
+    more than ``block_size`` times, no more copies than that are found.
 
     Cost: ``num_rounds`` passes of ``block_size`` products each, ``batch_size`` at a time; with
     ``m = num_rounds * block_size`` about ``5 D m^2`` further operations, and ``D m`` numbers.

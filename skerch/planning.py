@@ -20,7 +20,7 @@ from .row_blocks import RowBlocks
 from .utils import InputError, default_memory_budget
 
 #: Numbers of block Krylov rounds that are considered.
-KRYLOV_ROUNDS = (2, 3, 4, 6, 8, 10)
+KRYLOV_ROUNDS = (2, 3, 4, 5, 6, 8, 10)
 #: How much longer than one pass the rounds may take, counted in products of the busiest job.
 MAX_DELAY = 1.25
 #: Rounds that are worth it even if they take longer.
@@ -140,13 +140,15 @@ def plan(
 
 def _choose(affordable: list[Cost], one_pass: int, max_passes: int) -> tuple[Cost, str]:
     krylov = [c for c in affordable if c.recovery == "krylov"]
+    hmt = next((c for c in affordable if c.recovery == "hmt"), None)
+    if max_passes == 1:
+        return affordable[0], "one pass is all that is allowed"
+    if hmt and max_passes == 2:
+        return hmt, "two passes: block Krylov is hardly better with two rounds, and stores more"
+    if hmt and not krylov:
+        return hmt, "block Krylov does not fit, and two passes are better than one"
     if not krylov:
-        chosen = next((c for c in affordable if c.recovery == "hmt"), affordable[0])
-        if max_passes == 1:
-            return chosen, "one pass is all that is allowed"
-        if chosen.recovery == "hmt":
-            return chosen, "block Krylov does not fit, and two passes are better than one"
-        return chosen, "neither block Krylov nor the range finder fits"
+        return affordable[0], "neither block Krylov nor the range finder fits"
     prompt = [c for c in krylov if c.products_in_sequence <= MAX_DELAY * one_pass]
     worthwhile = [c for c in krylov if c.num_rounds <= WORTHWHILE_ROUNDS]
     chosen = max([*prompt, *worthwhile] or krylov[:1], key=lambda c: c.num_rounds)

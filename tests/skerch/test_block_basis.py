@@ -131,6 +131,29 @@ class TestExtension:
         assert orthonormality(torch.cat([V, new], dim=1)) < 1e-13
 
 
+class Recording:
+    """A stored matrix that notes how many numbers are read at once."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.dtype = values.numpy(), tuple(values.shape), "float64"
+        self.largest = 0
+
+    def __getitem__(self, where):
+        self.largest = max(self.largest, self.values[where].size)
+        return self.values[where]
+
+
+@pytest.mark.parametrize("budget", [30_000, 100_000])
+def test_reads_stay_within_the_budget(extend, orthonormal, gaussian, budget):
+    """Three matrices side by side; half of the budget is for five copies of what is read."""
+    V, P = orthonormal(2000, 2 * N), Recording(gaussian(2000, N))
+    blocks = [Recording(V[:, :N]), Recording(V[:, N:])]
+    step = BasisStep(torch.eye(N, dtype=F64), torch.zeros(N, N), torch.eye(N, dtype=F64))
+    extend_basis(blocks, P, [step], lambda width: torch.empty(2000, width), budget)
+    read = 8 * sum(matrix.largest for matrix in [*blocks, P])
+    assert budget / 12 < read <= budget / 10
+
+
 class TestRefusals:
     def test_zero_products(self, extend):
         with pytest.raises(NumericalError, match="the operator has no range"):

@@ -56,7 +56,7 @@ def test_plan_for_people(capsys):
     assert reason == "reason: one pass is all that is allowed"
     assert headings.startswith("recovery  ")
     assert headings.endswith("peak memory  remark")
-    assert len(rows) == 8
+    assert len(rows) == 9
     assert rows[1].endswith("needs 800 products")
     assert all(row.endswith("exceeds the budget") for row in rows[2:])
 
