@@ -19,6 +19,7 @@ from applesandoranges.analysis import (
     log_analysis,
     overlap_results,
 )
+from applesandoranges.comparing import compare_recoveries
 from applesandoranges.exact import check_exact_memory, dense_matrix, exact_eigh, exact_results
 from applesandoranges.hessian import make_hessian, parameter_vector
 from applesandoranges.hessian_engines import ProductConfig
@@ -39,6 +40,7 @@ class Config(AnalysisConfig, ProductConfig, TrainingConfig):
     WITH_TEST_HESSIAN: bool = key("analyse the Hessian of the test split", True)
     NUM_OUTER: int = key("outer measurements n_o of the sketch, its rank", 355)
     NUM_INNER: int = key("inner measurements n_i of the sketch", 700)
+    COMPARE_RECOVERIES: bool = key("also recover by other methods, at equal products", True)
 
 
 def main(config: Config) -> None:
@@ -71,6 +73,7 @@ def analyse_hessian(config: Config, run: TrainingRun, step: int, split: str) -> 
     params = parameter_vector(problem.net).cpu()
     settings = config.product_settings(len(params), problem.device)
     operator = make_hessian(problem.net, problem.criterion, data, run.num_hessian, settings)
+    vectors, budget = operator.plan.vectors, budget_bytes(config.MEMORY_BUDGET_GB)
     run.log("INFO", ["Hessian products", where | operator.plan.summary()])
     run.log("INFO", ["Sketching", where | {"split": split}])
     sketch = seigh(
@@ -80,23 +83,27 @@ def analyse_hessian(config: Config, run: TrainingRun, step: int, split: str) -> 
         run.seed,
         torch.float32,
         problem.device,
-        operator.plan.vectors,
+        vectors,
         config.SYMMETRIZE_CORE,
-        budget_bytes(config.MEMORY_BUDGET_GB),
+        budget,
     )
     header = f"H_{split.upper()} RESULT"
     hessian = AnalysedHessian(operator, params, run.seed)
     log_analysis(run.log, header, where, sketch, hessian, config)
     run.log("INFO", ["Decomposing exactly", where | {"split": split}])
-    exact = exact_eigh(
-        dense_matrix(operator, operator.plan.vectors, problem.device), config.NUM_OUTER
-    )
+    exact = exact_eigh(dense_matrix(operator, vectors, problem.device), config.NUM_OUTER)
     for body in exact_results(exact, sketch):
         run.log(header, where | body)
     for body in overlap_results(exact.as_eigh(), params, config.NUM_RANDOM_MASKS, run.seed):
         curves = {f"H_{name}": value for name, value in body.items() if name.startswith("frob")}
         if curves:
             run.log(header, where | curves)
+    if config.COMPARE_RECOVERIES:
+        run.log("INFO", ["Comparing recoveries", where | {"split": split}])
+        for body in compare_recoveries(
+            operator, exact, config.NUM_INNER, run.seed, problem.device, vectors, budget
+        ):
+            run.log(header, where | body)
 
 
 if __name__ == "__main__":

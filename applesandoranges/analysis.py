@@ -22,6 +22,7 @@ from skerch.utils import InputError
 from .jsonlog import JsonLog
 from .overlap import best_mask_curve, largest_parameters, mask_curves, random_masks
 from .script_config import key
+from .verdict import verdict
 
 #: Relative errors of the a-posteriori estimate whose probabilities are logged.
 BOUND_ERRORS = (0.25, 0.5, 0.75, 1.0)
@@ -80,12 +81,16 @@ def log_analysis(
     log(header, where | {"num_products": eigh.num_products})
     if eigh.residual_norms is not None:
         log(header, where | {"residual_norms": eigh.residual_norms})
+    relative_error = None
     if config.WITH_A_POSTERIORI:
         log("INFO", ["Estimating the error", where])
         for body in a_posteriori_results(
             eigh, hessian.operator, config.NUM_A_POSTERIORI, hessian.seed + 2
         ):
             log(header, where | body)
+            if body.get("K") == len(eigh.S) and body["Frob(H)^2"] > 0:
+                relative_error = (body["Frob(H-H_K)^2"] / body["Frob(H)^2"]) ** 0.5
+    log(header, where | verdict(eigh, relative_error))
     log("INFO", ["Computing the overlap", where])
     for body in overlap_results(eigh, hessian.params, config.NUM_RANDOM_MASKS, hessian.seed):
         log(header, where | body)

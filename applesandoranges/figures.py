@@ -408,12 +408,54 @@ def masks(logs: LogSet) -> Drawing:
     return figure, {"overlap": _mark(tables)}
 
 
+def recoveries(logs: LogSet) -> Drawing:
+    """Accuracy of all recoveries against products, and against rounds at the fewest products.
+
+    Of the last recorded step; the table has all of them.
+    """
+    results = [result for result in logs.results if result.recoveries]
+    if not results:
+        raise MissingInLogsError("no log compares recoveries")
+    table = _mark([(result, pd.DataFrame(result.recoveries)) for result in results])
+    shown = max(results, key=lambda result: (result.step, result.split == "train"))
+    part = pd.DataFrame(shown.recoveries)
+    part["label"] = [
+        "SEIGH" if row.recovery == "seigh" else "range finder + Rayleigh-Ritz"
+        if row.recovery == "hmt" else f"block Krylov, {row.num_rounds} rounds"
+        for row in part.itertuples()
+    ]  # fmt: skip
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.4))
+    labels = list(dict.fromkeys(part["label"]))
+    for label, style in zip(labels, line_styles(len(labels)), strict=True):
+        rows = part[part["label"] == label].sort_values("num_products")
+        for ax, column in zip(axes, ("rel_frob_error", "half_eigval_error"), strict=False):
+            ax.plot(rows["num_products"], rows[column], marker="o", ms=4, label=label, **style)
+        first = rows.iloc[0]
+        axes[2].plot(first["num_rounds"], first["rel_frob_error"], "o", ms=8, color=style["color"])
+    best, K = part["best_rel_frob_error"].iloc[0], int(part["K"].iloc[0])
+    for ax in (axes[0], axes[2]):
+        ax.axhline(best, color=CHANCE, lw=2, label="best possible")
+        ax.set(ylabel=f"relative Frobenius error, K = {K}", yscale="log")
+    axes[1].set(ylabel=f"median relative error of the top {K // 2} eigenvalues", yscale="log")
+    for ax in axes[:2]:
+        ax.set(xlabel="Hessian products")
+    rounds = sorted(part["num_rounds"].unique())
+    axes[2].set(xlabel=f"rounds, with {part['num_products'].min()} products or a few more")
+    axes[2].set(xscale="log", xticks=rounds, xticklabels=rounds)
+    axes[2].xaxis.set_minor_formatter(NullFormatter())
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right center")
+    figure.suptitle(f"Hessian of {shown.label}, {title_note([shown])}", fontsize="medium")
+    return figure, {"recoveries": table}
+
+
 #: Figures by the name under which they are written.
 FIGURES: dict[str, Callable[[LogSet], Drawing]] = {
     "overview": overview,
     "overlap_over_k": overlap_over_k,
     "overlap_over_steps": overlap_over_steps,
     "exact_against_sketched": exact_against_sketched,
+    "recoveries": recoveries,
     "errors": errors,
     "masks": masks,
     "training": training,

@@ -36,6 +36,7 @@ class HessianResult:
         quantities: E.g. ``core_S`` and ``frob_Qtop^2``.
         errors: A-posteriori estimates, a body for each rank.
         exact: Comparisons with the exact eigendecomposition (12a), a body for each rank.
+        recoveries: Recoveries at equal products (12a), a body for each method and number.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class HessianResult:
     quantities: dict[str, Any] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
     exact: list[dict[str, Any]] = field(default_factory=list)
+    recoveries: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -166,7 +168,9 @@ def _collect(logs: Sequence[Log], num_params: int | None) -> list[HessianResult]
             where = (split, int(event.body["step"]))
             result = own.setdefault(where, HessianResult(log.path, where[1], split, dim, source))
             body = {k: v for k, v in event.body.items() if k not in ("step", "H_test")}
-            if "principal_angles" in body:
+            if "recovery" in body:
+                result.recoveries.append(body)
+            elif "principal_angles" in body:
                 result.exact.append(body)
             elif "K" in body:
                 result.errors.append(body)
