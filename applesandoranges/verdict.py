@@ -11,7 +11,7 @@ from skerch.distributed_decompositions import Eigh
 #: Condition number of the left factor of the core, from which the core solve amplifies errors. With
 #: twice as many inner as outer measurements it is about 6.
 MAX_CORE_CONDITION = 100.0
-#: A core less symmetric than this says that the sketch is too small, or that the operator is random.
+#: A core less symmetric than this says that the sketch is too small, or the operator is random.
 MAX_CORE_ASYMMETRY = 0.5
 #: Relative Frobenius error, up to which the whole spectrum, or its leading half, can be read.
 GOOD_ERROR, USABLE_ERROR = 0.2, 0.5
