@@ -35,7 +35,7 @@ def main(config: Config) -> None:
     provenance = recorded.sketch_provenance(config.NUM_OUTER, config.NUM_INNER)
     missing = store.missing(idxs, config.SUCCESS_FLAG, provenance)
     if missing:
-        recorded.operator.make_plan()  # refuses a budget that is too small before anything is written
+        recorded.operator.make_plan()  # before anything is written: the budget may be too small
     where = {"step": recorded.step, "H_test": recorded.test, "num": len(idxs) - len(missing)}
     name = f"{file_stamp()}[{Path(__file__).name}]__idxs={idxs[0]}...{idxs[-1]}.log"
     with JsonLog(recorded.run_dir / name) as log:

@@ -22,7 +22,11 @@ from applesandoranges.merging import Merge, sketch_sizes
 from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
 from applesandoranges.resources import budget_bytes
 from applesandoranges.script_config import key, run_script
-from skerch.distributed_decompositions import orthogonalize, solve_core_seigh
+from skerch.distributed_decompositions import (
+    budget_beside_core,
+    orthogonalize,
+    solve_core_seigh,
+)
 from skerch.row_blocks import RowBlocks
 
 
@@ -43,7 +47,10 @@ def main(config: Config) -> None:
     budget = budget_bytes(config.MEMORY_BUDGET_GB)
     recorded = load_recorded_hessian(config)
     inner_all, outer_all = Path(config.INNER_VIRTUAL), Path(config.OUTER_VIRTUAL)
-    provenance = recorded.sketch_provenance(*sketch_sizes(outer_all, inner_all, recorded.dim))
+    sizes = sketch_sizes(outer_all, inner_all, recorded.dim)
+    streaming = budget_beside_core(budget, *sizes)
+    plan = recorded.operator.make_plan() if config.WITH_A_POSTERIORI else None
+    provenance = recorded.sketch_provenance(*sizes)
     flag = config.SUCCESS_FLAG
     inner = Merge(inner_all, Path(config.INNER_MONOLITHIC), flag, provenance)
     outer = Merge(outer_all, Path(config.OUTER_MONOLITHIC), flag, provenance)
@@ -55,6 +62,8 @@ def main(config: Config) -> None:
     with JsonLog(recorded.run_dir / f"{file_stamp()}[{Path(__file__).name}]{suffix}") as log:
         log("CONFIG", asdict(config))
         log("GLOBALS", provenance | {"num_params": recorded.dim, "data_source": recorded.source})
+        if plan:
+            log("INFO", ["Hessian products", where | plan.summary()])
         for name, merge in (("inner", inner), ("outer", outer)):
             log("INFO", [f"Merging {name} measurements", where])
             if not merge.run(budget, config.DELETE_MERGED_SUBFILES):
@@ -62,13 +71,14 @@ def main(config: Config) -> None:
         with inner.open() as inner_file, outer.open() as outer_file:
             device = recorded.problem.device
             W = torch.from_numpy(inner_file["data"][:]).to(device, torch.float64)
-            Y = RowBlocks(outer_file["data"], budget, device)
+            Y = RowBlocks(outer_file["data"], streaming, device)
             log("INFO", ["Orthogonalising", where])
             factor = orthogonalize(Y, W[:, : Y.shape[1]])
             log("INFO", ["Solving the core", where])
             _, Psi = recorded.test_matrices(len(W))
             eigh = solve_core_seigh(Y, W, Psi, config.SYMMETRIZE_CORE, factor)
-            hessian = AnalysedHessian(recorded.operator, recorded.params, recorded.seed)
+            vectors = plan.vectors if plan else 1
+            hessian = AnalysedHessian(recorded.operator, recorded.params, recorded.seed, vectors)
             log_analysis(log, "RESULT", where, eigh, hessian, config)
         log("INFO", ["Analysis done", where | {"log": log.path}])
 

@@ -85,10 +85,12 @@ def analyse_hessian(config: Config, run: TrainingRun, step: int, split: str) -> 
         budget_bytes(config.MEMORY_BUDGET_GB),
     )
     header = f"H_{split.upper()} RESULT"
-    hessian = AnalysedHessian(operator, params, run.seed)
+    hessian = AnalysedHessian(operator, params, run.seed, operator.plan.vectors)
     log_analysis(run.log, header, where, sketch, hessian, config)
     run.log("INFO", ["Decomposing exactly", where | {"split": split}])
-    exact = exact_eigh(dense_matrix(operator, operator.plan.vectors, problem.device), config.NUM_OUTER)
+    exact = exact_eigh(
+        dense_matrix(operator, operator.plan.vectors, problem.device), config.NUM_OUTER
+    )
     for body in exact_results(exact, sketch):
         run.log(header, where | body)
     for body in overlap_results(exact.as_eigh(), params, config.NUM_RANDOM_MASKS, run.seed):

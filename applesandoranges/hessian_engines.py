@@ -197,9 +197,7 @@ def multiply_graph(H: BlockHessian, M: list[Tensor], data: Any) -> list[Tensor]:
         share = H._get_normalization_factor(X, y)
         with torch.enable_grad():
             loss = share * H._loss_func(H._model_func(X), y)
-            gradient = torch.autograd.grad(
-                loss, params, create_graph=True, materialize_grads=True
-            )
+            gradient = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
         # Where the loss is linear in a parameter, the gradient is a constant.
         rows = [i for i, g in enumerate(gradient) if g.requires_grad]
         for k in range(num if rows else 0):

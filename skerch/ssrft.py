@@ -195,9 +195,7 @@ def _inverse(gather: _SignedGather) -> _SignedGather:
     return _SignedGather(back, gather.signs[back.long()])
 
 
-def work_bytes(
-    dim: int, num: int, dtype: torch.dtype, device: torch.device | str = "cpu"
-) -> int:
+def work_bytes(dim: int, num: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> int:
     """Return the bytes that products with ``num`` vectors ``[dim]`` hold beside them and results.
 
     Indices, signs and twiddle factors, and a batch of vectors in several real and complex forms.
