@@ -71,6 +71,7 @@ def analyse_hessian(config: Config, run: TrainingRun, step: int, split: str) -> 
     params = parameter_vector(problem.net).cpu()
     settings = config.product_settings(len(params), problem.device)
     operator = make_hessian(problem.net, problem.criterion, data, run.num_hessian, settings)
+    vectors = operator.plan.vectors
     run.log("INFO", ["Hessian products", where | operator.plan.summary()])
     run.log("INFO", ["Sketching", where | {"split": split}])
     sketch = seigh(
@@ -80,17 +81,16 @@ def analyse_hessian(config: Config, run: TrainingRun, step: int, split: str) -> 
         run.seed,
         torch.float32,
         problem.device,
-        operator.plan.vectors,
+        vectors,
         config.SYMMETRIZE_CORE,
         budget_bytes(config.MEMORY_BUDGET_GB),
     )
     header = f"H_{split.upper()} RESULT"
-    hessian = AnalysedHessian(operator, params, run.seed, operator.plan.vectors)
+    hessian = AnalysedHessian(operator, params, run.seed, vectors)
     log_analysis(run.log, header, where, sketch, hessian, config)
     run.log("INFO", ["Decomposing exactly", where | {"split": split}])
-    exact = exact_eigh(
-        dense_matrix(operator, operator.plan.vectors, problem.device), config.NUM_OUTER
-    )
+    H = dense_matrix(operator, vectors, problem.device)
+    exact = exact_eigh(H, config.NUM_OUTER)
     for body in exact_results(exact, sketch):
         run.log(header, where | body)
     for body in overlap_results(exact.as_eigh(), params, config.NUM_RANDOM_MASKS, run.seed):

@@ -123,6 +123,14 @@ def measure(
     plan = recorded.operator.plan
     log("INFO", ["Hessian products", where | plan.summary()])
 
+    def compute(block: Sequence[int]) -> tuple[HostCopy, HostCopy]:
+        try:
+            result = innermeas_batch_torch(block, recorded.operator, Phi, Psi, DTYPE)
+        except NumericalError as error:
+            split = recorded.identity["split"]
+            raise NumericalError(f"step {recorded.step}, {split}: {error}") from None
+        return HostCopy(result.outer.T.contiguous()), HostCopy(result.inner.T.contiguous())
+
     def write(block: Sequence[int], outer: HostCopy, inner: HostCopy) -> None:
         for row, idx in enumerate(block):
             values = outer.wait()[row].numpy(), inner.wait()[row].numpy()
@@ -139,10 +147,4 @@ def measure(
             block = missing[begin : begin + plan.vectors]
             for idx in block:
                 log("INFO", ["Performing measurement", where | {"idx": idx}])
-            try:
-                result = innermeas_batch_torch(block, recorded.operator, Phi, Psi, DTYPE)
-            except NumericalError as error:
-                split = recorded.identity["split"]
-                raise NumericalError(f"step {recorded.step}, {split}: {error}") from None
-            rows = HostCopy(result.outer.T.contiguous()), HostCopy(result.inner.T.contiguous())
-            writer.submit(partial(write, block, *rows))
+            writer.submit(partial(write, block, *compute(block)))

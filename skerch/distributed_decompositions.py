@@ -27,7 +27,7 @@ from . import INNER_FMT, LO_FMT, RO_FMT
 from .measurement_store import DistributedHDF5
 from .row_blocks import RowBlocks
 from .ssrft import SSRFT, work_bytes
-from .utils import InputError, NumericalError, check_finite, rows_within
+from .utils import InputError, NumericalError, check_finite
 
 log = logging.getLogger(__name__)
 

@@ -86,9 +86,7 @@ class TestParts:
         assert Y.shape == (D, N)
         assert Y.budget == default_memory_budget()
 
-    def test_products_with_several_matrices_in_one_pass(
-        self, matrix, dense, gaussian, assert_close
-    ):
+    def test_several_products_in_one_pass(self, matrix, dense, gaussian, assert_close):
         X, Z = gaussian(D, 3), gaussian(D, 2, seed=1).float()
         found = RowBlocks(matrix, budget_of(7)).t_matmul(X, Z)
         assert_close(found, torch.cat([dense.T @ X, dense.T @ Z.double()], dim=1))
