@@ -60,7 +60,7 @@ def main(config: Config) -> None:
     idxs = measurements.check_indices(config.MEASUREMENT_IDXS)
     missing = measurements.missing(idxs)
     if missing:
-        recorded.operator.make_plan()  # refuses a small budget before anything is written
+        recorded.operator.make_plan()  # before anything is written: the budget may be too small
     where = {"step": recorded.step, "H_test": recorded.test, "num": len(idxs) - len(missing)}
 
     def summary() -> dict[str, int]:

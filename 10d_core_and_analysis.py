@@ -69,6 +69,7 @@ def main(config: Config) -> None:
     check_analysis(config)
     recorded = load_recorded_hessian(config)
     solver = make_solver(config, recorded, budget_bytes(config.MEMORY_BUDGET_GB))
+    plan = recorded.operator.make_plan() if config.WITH_A_POSTERIORI else None
     doubts = [*recorded.doubts, *(d for merge in solver.merges.values() for d in merge.check())]
 
     where = {"step": config.STEP, "H_test": config.TEST_HESSIAN}
@@ -83,12 +84,15 @@ def main(config: Config) -> None:
         log("GLOBALS", solver.provenance | facts | {"made_with": made_with()})
         for doubt in doubts:
             log("WARNING", [doubt, where])
+        if plan:
+            log("INFO", ["Hessian products", where | plan.summary()])
         for name, merge in solver.merges.items():
             stage(f"Merging {name} measurements")
             if not merge.run(config.DELETE_MERGED_SUBFILES):
                 stage(f"The {name} measurements were merged before")
         with solver.solved(stage) as eigh:
-            hessian = AnalysedHessian(recorded.operator, recorded.params, recorded.seed)
+            vectors = plan.vectors if plan else 1
+            hessian = AnalysedHessian(recorded.operator, recorded.params, recorded.seed, vectors)
             log_analysis(log, "RESULT", where, eigh, hessian, config)
         log("INFO", ["Analysis done", where | {"log": log.path}])
 

@@ -88,10 +88,11 @@ def analyse_hessian(config: Config, run: TrainingRun, step: int, split: str) -> 
         budget,
     )
     header = f"H_{split.upper()} RESULT"
-    hessian = AnalysedHessian(operator, params, run.seed)
+    hessian = AnalysedHessian(operator, params, run.seed, vectors)
     log_analysis(run.log, header, where, sketch, hessian, config)
     run.log("INFO", ["Decomposing exactly", where | {"split": split}])
-    exact = exact_eigh(dense_matrix(operator, vectors, problem.device), config.NUM_OUTER)
+    H = dense_matrix(operator, vectors, problem.device)
+    exact = exact_eigh(H, config.NUM_OUTER)
     for body in exact_results(exact, sketch):
         run.log(header, where | body)
     for body in overlap_results(exact.as_eigh(), params, config.NUM_RANDOM_MASKS, run.seed):

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from skerch.a_posteriori import (
+    APosterioriError,
     a_posteriori_error_bounds,
     gaussian_test_vectors,
     scree_bounds,
     truncation_errors,
 )
 from skerch.distributed_decompositions import Eigh
-from skerch.utils import InputError
+from skerch.utils import InputError, rows_within
 
 from .jsonlog import JsonLog
 from .overlap import best_mask_curve, largest_parameters, mask_curves, random_masks
@@ -56,11 +57,13 @@ class AnalysedHessian:
         operator: The ``[D, D]`` operator.
         params: The parameters, ``[D]``.
         seed: RANDOM_SEED of the run; test vectors and random masks are derived from it.
+        vectors: Vectors per product that fit into the memory budget.
     """
 
     operator: Any
     params: Tensor
     seed: int
+    vectors: int
 
 
 def truncation_ranks(n: int) -> list[int]:
@@ -84,9 +87,7 @@ def log_analysis(
     relative_error = None
     if config.WITH_A_POSTERIORI:
         log("INFO", ["Estimating the error", where])
-        for body in a_posteriori_results(
-            eigh, hessian.operator, config.NUM_A_POSTERIORI, hessian.seed + 2
-        ):
+        for body in a_posteriori_results(eigh, hessian, config.NUM_A_POSTERIORI):
             log(header, where | body)
             if body.get("K") == len(eigh.S) and body["Frob(H)^2"] > 0:
                 relative_error = (body["Frob(H-H_K)^2"] / body["Frob(H)^2"]) ** 0.5
@@ -96,17 +97,40 @@ def log_analysis(
         log(header, where | body)
 
 
+def estimate_errors(
+    eigh: Eigh, hessian: AnalysedHessian, num: int, ranks: list[int]
+) -> dict[int, APosterioriError]:
+    """Estimate the errors of all truncations by the same ``num`` products.
+
+    As many vectors at once as the budget of ``eigh`` allows, with a pass over the measurements for
+    each block of them.
+
+    Raises:
+        InputError: If not even one fits; the line says what is needed.
+    """
+    per_vector = 4 * torch.empty(0, dtype=torch.float32).element_size() * eigh.shape[0]
+    fitting = rows_within(eigh.Y.budget / 2, per_vector, "estimating errors with one vector")
+    per_step = min(num, hessian.vectors, fitting)
+    errors: dict[int, APosterioriError] = {}
+    for begin in range(0, num, per_step):
+        size = min(per_step, num - begin)
+        seed = hessian.seed + 2 + begin
+        G = gaussian_test_vectors(eigh.shape[0], size, seed, torch.float32, eigh.Y.device)
+        some = truncation_errors(eigh, G, hessian.operator @ G, ranks)
+        errors = {k: errors[k].joined(some[k]) if errors else some[k] for k in ranks}
+    return errors
+
+
 def a_posteriori_results(
-    eigh: Eigh, operator: Any, num: int, seed: int
+    eigh: Eigh, hessian: AnalysedHessian, num: int
 ) -> Iterator[dict[str, Any]]:
     """Yield error estimates for ranks ``n_o``, half and a twentieth of it, bounds, and scree.
 
-    Cost: ``num`` products in one block serve every rank.
+    Cost: ``num`` products serve every rank.
     """
     n = len(eigh.S)
-    G = gaussian_test_vectors(eigh.shape[0], num, seed, torch.float32, eigh.Y.device)
     ranks = truncation_ranks(n)
-    errors = truncation_errors(eigh, G, operator @ G, ranks)
+    errors = estimate_errors(eigh, hessian, num, ranks)
     names = ("Frob(H)^2", "Frob(H_K)^2", "Frob(H-H_K)^2")
     for k in ranks:
         yield {

@@ -54,7 +54,7 @@ class BackgroundWriter:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            while self._pending and error is None:
+            while self._pending:
                 self._collect()
         finally:
             self._pool.shutdown(wait=True)

@@ -33,7 +33,7 @@ MAX_VECTORS = 128
 MAX_SECONDS = 60.0
 #: The trial that decides between the engines: with so many vectors, and if that takes less than so
 #: many seconds, again with as many as a product will have.
-TRIAL_VECTORS, TRIAL_SECONDS = 8, 0.5
+TRIAL_VECTORS, TRIAL_SECONDS = 4, 0.5
 #: Results that a caller holds for each column of a product: one waits and one is being written.
 IN_FLIGHT = 2
 #: Test matrices of a sketch, ``Phi`` and ``Psi``.

@@ -141,6 +141,17 @@ def measure(measurements: Measurements, missing: Sequence[int], log: JsonLog) ->
     plan = recorded.operator.plan
     log("INFO", ["Hessian products", where | plan.summary()])
 
+    def compute(block: Sequence[int]) -> list[HostCopy]:
+        try:
+            results = measurements.measure(block)
+        except NumericalError as error:
+            reason = str(error)
+            if error.indices:
+                v = measurements.vectors(error.indices[:1])[0]
+                reason += f", from {recorded.culprit(v)}"
+            raise NumericalError(f"{recorded.where}: {reason}") from None
+        return [HostCopy(result.T.contiguous()) for result in results]
+
     def write(block: Sequence[int], copies: Sequence[HostCopy]) -> None:
         arrays = [copy.wait().numpy() for copy in copies]
         for row, idx in enumerate(block):
@@ -157,13 +168,4 @@ def measure(measurements: Measurements, missing: Sequence[int], log: JsonLog) ->
             block = missing[begin : begin + plan.vectors]
             for idx in block:
                 log("INFO", ["Performing measurement", where | {"idx": idx}])
-            try:
-                results = measurements.measure(block)
-            except NumericalError as error:
-                reason = str(error)
-                if error.indices:
-                    v = measurements.vectors(error.indices[:1])[0]
-                    reason += f", from {recorded.culprit(v)}"
-                raise NumericalError(f"{recorded.where}: {reason}") from None
-            copies = [HostCopy(result.T.contiguous()) for result in results]
-            writer.submit(partial(write, block, copies))
+            writer.submit(partial(write, block, compute(block)))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from skerch.distributed_decompositions import Eigh
-from skerch.utils import randperm
+from skerch.row_blocks import RowCollector
+from skerch.utils import randperm, rows_within
 
 
 def largest_parameters(params: Tensor, n: int) -> Tensor:
@@ -30,9 +31,24 @@ def mask_curve(rows: Tensor) -> Tensor:
 
 
 def mask_curves(eigh: Eigh, masks: list[Tensor]) -> list[Tensor]:
-    """Return :func:`mask_curve` of each mask (``[n]`` indices), in one pass over the sketch."""
-    rows = eigh.vector_rows(torch.cat(masks))
-    return [mask_curve(part) for part in rows.split([len(mask) for mask in masks])]
+    """Return :func:`mask_curve` of each mask (``[n]`` indices).
+
+    Cost: one pass over the sketch, or several if the rows of all masks do not fit into the budget.
+
+    Raises:
+        InputError: If the rows of one mask do not fit; the line says what is needed.
+    """
+    n, basis = len(eigh.S), eigh.basis
+    per_mask = 4 * 8 * n * n  # the rows, their squares and sums
+    per_pass = rows_within(eigh.Y.budget / 2, per_mask, f"overlap of a mask of {n} parameters")
+    curves = []
+    for begin in range(0, len(masks), per_pass):
+        some = masks[begin : begin + per_pass]
+        collect = RowCollector(torch.cat(some).to(basis.device), n, lambda rows: rows @ basis)
+        for at, block in eigh.Y:
+            collect(at, block)
+        curves += [mask_curve(part) for part in collect.rows.split([len(mask) for mask in some])]
+    return curves
 
 
 def best_mask_curve(eigh: Eigh) -> Tensor:
@@ -41,18 +57,20 @@ def best_mask_curve(eigh: Eigh) -> Tensor:
     These are the ``k`` rows of largest norm in the first ``k`` eigenvectors; one pass by row
     blocks, holding only the best ``k`` so far of every ``k``.
     """
-    n = len(eigh.S)
-    basis = eigh.T @ eigh.U
+    n, basis = len(eigh.S), eigh.basis
     best = torch.zeros(n, n, dtype=torch.float64, device=basis.device)  # column k - 1: rank k
     for _, block in eigh.Y:
-        norms = torch.cat([best, (block @ basis).square().cumsum(1)])
-        best = norms.topk(n, dim=0).values
+        norms = (block @ basis).square_().cumsum(1)
+        # The k-th best so far of each k: most rows of most blocks reach none of them.
+        candidates = norms[(norms > best.diagonal()).any(1)]
+        best = torch.cat([best, candidates]).topk(n, dim=0).values
     return best.cumsum(0).diagonal()
 
 
 def random_masks(dim: int, n: int, num: int, seed: int) -> list[Tensor]:
     """Return ``num`` random orders of ``n`` of ``dim`` coordinates; seeds ``seed + j``."""
-    return [randperm(dim, seed + j)[:n] for j in range(num)]
+    # Cloned: a slice would keep the whole permutation.
+    return [randperm(dim, seed + j)[:n].clone() for j in range(num)]
 
 
 def chance_level(k: Tensor | int, dim: int) -> Tensor:

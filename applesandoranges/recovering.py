@@ -11,7 +11,12 @@ from typing import Any
 
 import torch
 
-from skerch.distributed_decompositions import Eigh, orthogonalize, solve_core_seigh
+from skerch.distributed_decompositions import (
+    Eigh,
+    budget_beside_core,
+    orthogonalize,
+    solve_core_seigh,
+)
 from skerch.row_blocks import RowBlocks
 
 from .merging import Merge, sketch_sizes
@@ -65,7 +70,8 @@ class SeighSolver(Solver):
         assert paths.inner_virtual is not None
         assert paths.inner_monolithic is not None
         sizes = sketch_sizes(paths.outer_virtual, paths.inner_virtual, recorded.dim)
-        self.recorded, self.budget, self.symmetrize = recorded, budget, symmetrize
+        self.recorded, self.symmetrize = recorded, symmetrize
+        self.streaming = budget_beside_core(budget, *sizes)
         self.provenance = sketch_provenance(recorded, *sizes)
         how = (flag, self.provenance, budget, allow_unknown)
         self.merges = {
@@ -79,7 +85,7 @@ class SeighSolver(Solver):
         with self.merges["inner"].open() as inner, self.merges["outer"].open() as outer:
             device = self.recorded.problem.device
             W = torch.from_numpy(inner["data"][:]).to(device, torch.float64)
-            Y = RowBlocks(outer["data"], self.budget, device)
+            Y = RowBlocks(outer["data"], self.streaming, device)
             stage("Orthogonalising")
             factor = orthogonalize(Y, W[:, : Y.shape[1]])
             stage("Solving the core")

@@ -30,6 +30,14 @@ class APosterioriError:
     frob2_sq: Tensor
     diff_sq: Tensor
 
+    def joined(self, other: APosterioriError) -> APosterioriError:
+        """Return the estimates of both, as from all of their random vectors."""
+        return APosterioriError(
+            torch.cat([self.frob1_sq, other.frob1_sq]),
+            torch.cat([self.frob2_sq, other.frob2_sq]),
+            torch.cat([self.diff_sq, other.diff_sq]),
+        )
+
     @property
     def means(self) -> tuple[float, float, float]:
         """Means over the random vectors: ``(||A||^2, ||B||^2, ||A - B||^2)``."""
@@ -50,8 +58,10 @@ def gaussian_test_vectors(
     """Return ``[dim, num]`` Gaussian vectors; vector ``j`` depends on ``seed + j`` alone."""
     if num < 1:
         raise InputError(f"a-posteriori estimates need at least one vector, got {num}")
-    columns = [gaussian_noise(dim, seed + j, dtype=dtype) for j in range(num)]
-    return torch.stack(columns, dim=1).to(device)
+    rows = torch.empty(num, dim, dtype=dtype, device=device)
+    for j in range(num):
+        rows[j] = gaussian_noise(dim, seed + j, dtype=dtype)
+    return rows.T
 
 
 def a_posteriori_error(
@@ -94,11 +104,12 @@ def truncation_errors(
     if wrong := [k for k in ranks if not 1 <= k <= len(eigh.S)]:
         raise InputError(f"truncation ranks must lie in [1, {len(eigh.S)}], got {wrong}")
     num = G.shape[1]
-    projected = eigh.project(torch.cat([G, AG.to(G)], dim=1))
+    projected = eigh.project(G, AG)
     AkG = eigh.S[:, None] * projected[:, :num]  # in the basis of the eigenvectors
     cross = (AkG * projected[:, num:]).cumsum(0)
     approx_sq = AkG.square().cumsum(0)
-    AG_sq = AG.double().square().sum(0).to(approx_sq)
+    # Column by column: a copy of all in double precision may be too large.
+    AG_sq = torch.stack([column.double().square().sum() for column in AG.T]).to(approx_sq)
     return {
         k: APosterioriError(
             AG_sq,

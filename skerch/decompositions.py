@@ -34,8 +34,8 @@ from .distributed_decompositions import (
 from .distributed_measurements import MatrixColumns, innermeas_batch_torch, linmeas_batch_torch
 from .rayleigh_ritz import solve_nystrom, solve_rayleigh_ritz
 from .row_blocks import RowBlocks
-from .ssrft import SSRFT
-from .utils import InputError
+from .ssrft import SSRFT, work_bytes
+from .utils import InputError, default_memory_budget
 
 __all__ = ["Ssvd", "block_krylov", "hmt", "nystrom", "seigh", "ssvd", "truncate_core"]
 
@@ -63,9 +63,13 @@ def seigh(
         seed: ``Phi`` has this seed, ``Psi`` the next one.
         dtype: In which the operator computes.
         device: Where the operator computes.
-        block_size: Vectors per product.
+        block_size: Vectors per product, fewer if the budget is small.
         symmetrize: See :func:`~skerch.distributed_decompositions.solve_core_seigh`.
-        memory_budget: Bytes; see :class:`~skerch.row_blocks.RowBlocks`.
+        memory_budget: Bytes, default a quarter of the machine; the memory of ``op`` comes on top.
+
+    Raises:
+        InputError: If sizes are impossible, or the measurements do not fit into the budget; the
+            line says what is needed and what would fit.
     """
     if op.shape[0] != op.shape[1]:
         raise InputError(f"seigh needs a square operator, got shape {tuple(op.shape)}")
@@ -73,6 +77,10 @@ def seigh(
     if block_size < 1:
         raise InputError(f"block_size must be at least 1, got {block_size}")
     D = op.shape[0]
+    budget = default_memory_budget() if memory_budget is None else memory_budget
+    left = budget_beside_measurements(budget, D, outer, inner, dtype)
+    # A vector, its product, and what is on its way from one to the other.
+    block_size = min(block_size, max(1, left // (4 * D * _itemsize(dtype))))
     Phi, Psi = SSRFT((inner, D), seed, device), SSRFT((inner, D), seed + 1, device)
     Y = torch.empty(D, outer, dtype=dtype, device=device)
     W = torch.empty(inner, inner, dtype=dtype, device=device)
@@ -82,7 +90,31 @@ def seigh(
         W[:, idxs.start : idxs.stop] = block.inner
         if begin < outer:
             Y[:, begin : begin + block_size] = block.outer[:, : outer - begin]
-    return solve_core_seigh(RowBlocks(Y, memory_budget), W, Psi, symmetrize)
+    return solve_core_seigh(RowBlocks(Y, left), W, Psi, symmetrize)
+
+
+def _itemsize(dtype: torch.dtype) -> int:
+    return torch.empty(0, dtype=dtype).element_size()
+
+
+def budget_beside_measurements(
+    budget: int, dim: int, outer: int, inner: int, dtype: torch.dtype
+) -> int:
+    """Return what a memory budget leaves beside ``Y`` ``[dim, outer]`` and ``W`` in memory.
+
+    Raises:
+        InputError: If too little is left; the line says what is needed and what would fit.
+    """
+    held = _itemsize(dtype) * (dim * outer + inner**2)
+    needed = held + work_bytes(dim, 1, dtype)
+    if needed > budget:
+        fitting = max(0, int(outer * (budget - needed + held) / held))
+        raise InputError(
+            f"a sketch of {dim} x {dim} with {outer} outer and {inner} inner measurements "
+            f"in memory needs {needed / 1e9:.3g} GB, the memory budget is {budget / 1e9:.3g} GB; "
+            f"about {fitting} outer ones would fit, or measure into a store"
+        )
+    return budget - held
 
 
 def hmt(

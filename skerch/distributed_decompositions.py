@@ -26,8 +26,8 @@ from torch import Tensor
 from . import INNER_FMT, LO_FMT, RO_FMT
 from .measurement_store import DistributedHDF5
 from .row_blocks import RowBlocks
-from .ssrft import SSRFT
-from .utils import InputError, NumericalError, check_finite, rows_within
+from .ssrft import SSRFT, work_bytes
+from .utils import InputError, NumericalError, check_finite
 
 log = logging.getLogger(__name__)
 
@@ -190,14 +190,18 @@ def orthogonalize(Y: RowBlocks, sketch: Tensor | None = None) -> OrthonormalFact
 def apply_ssrft_to_columns(S: SSRFT, Y: RowBlocks) -> Tensor:
     """Return ``S Y`` (float64 ``[k, n]``), transforming as many columns at once as fit."""
     D, n = Y.shape
-    # As read, scrambled, and the complex work space of two transforms, in at most 8 bytes each.
-    per_step = rows_within(Y.budget, 8 * 8 * D, "transforming one column of the measurements")
-    per_step = min(per_step, 64)
-    parts = [
-        S.forward(Y.columns(begin, min(begin + per_step, n)).T.contiguous())
-        for begin in range(0, n, per_step)
-    ]
-    return torch.cat(parts).T.double()
+    itemsize = torch.empty(0, dtype=Y.dtype).element_size()
+    held = 0 if Y.in_memory else itemsize * D
+
+    def cost(num: int) -> int:
+        return num * held + work_bytes(D, num, Y.dtype, Y.device)
+
+    per_step = Y.columns_within(cost, "transforming the measurements")
+    result = torch.empty(S.shape[0], n, dtype=torch.float64, device=Y.device)
+    for begin in range(0, n, per_step):
+        columns = slice(begin, min(begin + per_step, n))
+        result[:, columns] = S @ Y.columns(columns.start, columns.stop)
+    return result
 
 
 def core_pinv_solve(left: Tensor, W: Tensor, right: Tensor) -> Tensor:
@@ -213,6 +217,23 @@ def core_pinv_solve(left: Tensor, W: Tensor, right: Tensor) -> Tensor:
     """
     half = torch.linalg.lstsq(left, W).solution
     return torch.linalg.lstsq(right, half.T).solution.T
+
+
+def budget_beside_core(budget: int, outer: int, inner: int) -> int:
+    """Return what a memory budget leaves for row blocks beside inner measurements and core.
+
+    Raises:
+        InputError: If too little is left; the line says what is needed and what would fit.
+    """
+    held = 8 * inner**2  # W
+    needed = held + 8 * (inner**2 + 6 * inner * outer)  # the least-squares problems
+    if needed > budget:
+        fitting = int(inner * (budget / needed) ** 0.5)
+        raise InputError(
+            f"the core of {outer} outer and {inner} inner measurements needs {needed / 1e9:.3g} "
+            f"GB, the memory budget is {budget / 1e9:.3g} GB; about {fitting} inner ones would fit"
+        )
+    return budget - held
 
 
 @dataclass(frozen=True)
@@ -247,17 +268,22 @@ class Eigh:
         """Return the first ``k`` eigenvectors, ``[D, k]``."""
         return self.Y.matmul(self.T @ self.U[:, :k])
 
+    @property
+    def basis(self) -> Tensor:
+        """``T U``, ``[n_o, r]``: the eigenvectors are ``V = Y (T U)``."""
+        return self.T @ self.U
+
     def vector_rows(self, idxs: Tensor) -> Tensor:
         """Return rows ``idxs`` of the eigenvectors, ``[len(idxs), k]``."""
-        return self.Y.rows(idxs) @ (self.T @ self.U)
+        return self.Y.rows(idxs) @ self.basis
 
-    def project(self, X: Tensor) -> Tensor:
-        """Return ``V^T X`` for ``X`` of shape ``[D, K]``; one pass over the measurements."""
-        return (self.T @ self.U).T @ self.Y.t_matmul(X)
+    def project(self, *Xs: Tensor) -> Tensor:
+        """Return ``V^T [X_1 X_2 ...]`` for ``X_i`` ``[D, K_i]``; one pass over the measurements."""
+        return self.basis.T @ self.Y.t_matmul(*Xs)
 
     def __matmul__(self, X: Tensor) -> Tensor:
         """Multiply the low-rank approximation with ``X`` of shape ``[D, K]``."""
-        return self.Y.matmul(self.T @ self.U @ (self.S[:, None] * self.project(X))).to(X.dtype)
+        return self.Y.matmul(self.basis @ (self.S[:, None] * self.project(X))).to(X.dtype)
 
     def truncated(self, k: int) -> Eigh:
         """Return the approximation by the first ``k`` pairs."""

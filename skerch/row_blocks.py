@@ -6,7 +6,7 @@ ways share one implementation of the mathematics.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class RowBlocks:
 
     #: Copies of a block that the routines hold at once: as read, in float64, and a product of it.
     WORKING_COPIES = 5
+    #: Larger blocks are not faster, whatever the budget.
+    MAX_BLOCK_BYTES = 2**26
 
     def __init__(
         self, matrix: Any, budget: int | None = None, device: torch.device | str | None = None
@@ -43,21 +45,28 @@ class RowBlocks:
         self.shape = shape
         self.device = torch.device(device)
         self.budget = default_memory_budget() if budget is None else budget
-        row_bytes = self.WORKING_COPIES * 8 * shape[1]
-        self.block_rows = min(shape[0], rows_within(self.budget, row_bytes, f"matrix {shape}"))
+        row_bytes = 8 * shape[1]
+        self.block_rows = min(
+            shape[0],
+            rows_within(self.budget, self.WORKING_COPIES * row_bytes, f"matrix {shape}"),
+            max(1, self.MAX_BLOCK_BYTES // row_bytes),
+        )
 
     @property
     def eps(self) -> float:
         """Unit round-off of the dtype in which the matrix is stored."""
-        dtype = self.matrix.dtype
-        return float(
-            torch.finfo(dtype).eps if isinstance(self.matrix, Tensor) else np.finfo(dtype).eps
-        )
+        return torch.finfo(self.dtype).eps
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which the matrix is stored."""
+        if isinstance(self.matrix, Tensor):
+            return self.matrix.dtype
+        return torch.from_numpy(np.empty(0, self.matrix.dtype)).dtype
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield ``(rows, block)`` with blocks ``[<= block_rows, n]`` in float64."""
-        for begin in range(0, self.shape[0], self.block_rows):
-            rows = slice(begin, min(begin + self.block_rows, self.shape[0]))
+        for rows in self._slices():
             yield rows, self.read(rows)
 
     def read(self, rows: slice) -> Tensor:
@@ -68,33 +77,82 @@ class RowBlocks:
         """Return consecutive rows in the stored dtype, wherever they are."""
         return torch.as_tensor(self.matrix[rows])
 
+    def _slices(self) -> Iterator[slice]:
+        for begin in range(0, self.shape[0], self.block_rows):
+            yield slice(begin, min(begin + self.block_rows, self.shape[0]))
+
     def rows(self, idxs: Tensor) -> Tensor:
-        """Return the rows ``idxs`` (in any order, may repeat), ``[len(idxs), n]``, in float64."""
+        """Return the rows ``idxs`` (in any order, may repeat), ``[len(idxs), n]``, in float64.
+
+        One pass over a matrix on disk: HDF5 takes milliseconds for each row of a selection.
+        """
         if isinstance(self.matrix, Tensor):
             return self._as_float64(self.matrix[idxs.to(self.matrix.device)])
-        # HDF5 takes strictly ascending indices only.
-        ascending, back = torch.unique(idxs.cpu(), return_inverse=True)
-        return self._as_float64(self.matrix[ascending.numpy()])[back.to(self.device)]
+        collect = RowCollector(idxs.to(self.device), self.shape[1])
+        for at, block in self:
+            collect(at, block)
+        return collect.rows
 
     def columns(self, begin: int, end: int) -> Tensor:
-        """Return columns ``begin ... end-1`` in the stored dtype, shape ``[D, end - begin]``."""
-        return torch.as_tensor(self.matrix[:, begin:end]).to(self.device)
+        """Return columns ``begin ... end-1`` in the stored dtype, shape ``[D, end - begin]``.
+
+        They are contiguous one by one. One pass over a matrix on disk: what costs time there is
+        the number of separate pieces, not of bytes.
+        """
+        if isinstance(self.matrix, Tensor):
+            return self.matrix[:, begin:end].to(self.device)
+        columns = np.empty((end - begin, self.shape[0]), dtype=self.matrix.dtype)
+        for rows in self._slices():
+            columns[:, rows] = self.matrix[rows][:, begin:end].T
+        return torch.from_numpy(columns).to(self.device).T
+
+    def columns_within(self, cost: Callable[[int], int], what: str) -> int:
+        """Return how many columns may be in memory at once.
+
+        Args:
+            cost: Bytes that this many columns take, with all that is made of them.
+            what: What they are for, for the error message.
+
+        Raises:
+            InputError: If not even one fits; the line says what is needed.
+        """
+        reading = 3 * self.block_rows * self.shape[1] * 8 if not self.in_memory else 0
+        fitting = [c for c in range(1, self.shape[1] + 1) if cost(c) + reading <= self.budget]
+        if not fitting:
+            raise InputError(
+                f"{what}: one column of {self.shape} needs {cost(1) + reading} bytes, the budget "
+                f"is {self.budget}"
+            )
+        return fitting[-1]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the matrix is in memory anyway."""
+        return isinstance(self.matrix, Tensor)
 
     def _as_float64(self, values: Any) -> Tensor:
         return torch.as_tensor(values).to(self.device, torch.float64)
 
-    def t_matmul(self, X: Tensor) -> Tensor:
-        """Return ``Y^T X`` for ``X`` of shape ``[D, K]``, accumulated in float64."""
-        if X.ndim != 2 or X.shape[0] != self.shape[0]:
-            raise InputError(f"expected X [{self.shape[0]}, K], got shape {tuple(X.shape)}")
-        result = torch.zeros(self.shape[1], X.shape[1], dtype=torch.float64, device=self.device)
+    def t_matmul(self, *Xs: Tensor) -> Tensor:
+        """Return ``Y^T [X_1 X_2 ...]`` for ``X_i`` of shape ``[D, K_i]``, in float64; one pass."""
+        for X in Xs:
+            if X.ndim != 2 or X.shape[0] != self.shape[0]:
+                raise InputError(f"expected X [{self.shape[0]}, K], got shape {tuple(X.shape)}")
+        num = sum(X.shape[1] for X in Xs)
+        result = torch.zeros(self.shape[1], num, dtype=torch.float64, device=self.device)
         for rows, block in self:
-            result += block.T @ X[rows].to(block)
+            result += block.T @ torch.cat([X[rows].to(block) for X in Xs], dim=1)
         return result
 
     def matmul(self, X: Tensor) -> Tensor:
-        """Return ``Y X`` for ``X`` of shape ``[n, K]``, as a float64 ``[D, K]`` matrix."""
-        return torch.cat([block @ X.to(block) for _, block in self])
+        """Return ``Y X`` for ``X`` of shape ``[n, K]``, as a float64 ``[D, K]`` matrix.
+
+        The result is held as a whole, whatever the budget.
+        """
+        result = torch.empty(self.shape[0], X.shape[1], dtype=torch.float64, device=self.device)
+        for rows, block in self:
+            result[rows] = block @ X.to(block)
+        return result
 
 
 class ColumnBlocks(RowBlocks):
@@ -130,6 +188,11 @@ class ColumnBlocks(RowBlocks):
         """Unit round-off of the coarsest dtype in which a part is stored."""
         return max(part.eps for part in self.parts)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all parts are in memory anyway."""
+        return all(part.in_memory for part in self.parts)
+
     def stored(self, rows: slice) -> Tensor:
         """Return consecutive rows in float64, which holds whatever the parts hold."""
         block = torch.empty(
@@ -153,3 +216,32 @@ class ColumnBlocks(RowBlocks):
                 chosen.append(part.columns(first, last).to(self.device))
             offset += part.shape[1]
         return torch.cat(chosen, dim=1)
+
+
+class RowCollector:
+    """Picks rows out of the blocks of a pass over a matrix.
+
+    Args:
+        idxs: Which rows, in any order, may repeat.
+        width: Entries of a row.
+        transform: Applied to the rows that are found, ``[m, n] -> [m, width]``.
+
+    Attributes:
+        rows: ``[len(idxs), width]`` float64; complete after the pass.
+    """
+
+    def __init__(
+        self, idxs: Tensor, width: int, transform: Callable[[Tensor], Tensor] | None = None
+    ):
+        self._ascending, self._order = idxs.sort()
+        self._transform = transform
+        self.rows = torch.empty(len(idxs), width, dtype=torch.float64, device=idxs.device)
+
+    def __call__(self, at: slice, block: Tensor) -> None:
+        """Take rows ``at`` of the matrix."""
+        bounds = torch.tensor([at.start, at.stop], device=self._ascending.device)
+        begin, end = torch.searchsorted(self._ascending, bounds).tolist()
+        if begin < end:
+            found = block[self._ascending[begin:end] - at.start]
+            found = found if self._transform is None else self._transform(found)
+            self.rows[self._order[begin:end]] = found

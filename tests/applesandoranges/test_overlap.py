@@ -19,7 +19,7 @@ from skerch.utils import gaussian_noise
 D, N = 40, 12
 
 
-@pytest.fixture(scope="module", params=[None, 5 * 8 * N * 6], ids=["one block", "6-row blocks"])
+@pytest.fixture(scope="module", params=[None, 20_000], ids=["one block", "24-row blocks"])
 def eigh(request):
     op = SynthMat.exp_decay((D, D), 4, 0.2, seed=3, psd=False)
     return seigh(op, N, 2 * N, seed=1, memory_budget=request.param)

@@ -10,6 +10,7 @@ import torch
 from skerch.distributed_decompositions import (
     Eigh,
     apply_ssrft_to_columns,
+    budget_beside_core,
     check_sizes,
     cholesky_qr,
     core_pinv_solve,
@@ -22,7 +23,7 @@ from skerch.distributed_decompositions import (
 )
 from skerch.linops import SymmetricLinOp, adjoint_mismatch
 from skerch.row_blocks import RowBlocks
-from skerch.ssrft import SSRFT
+from skerch.ssrft import SSRFT, work_bytes
 from skerch.utils import InputError, NumericalError
 
 F32, F64 = torch.float32, torch.float64
@@ -229,9 +230,22 @@ class TestApplySsrftToColumns:
     @pytest.mark.parametrize("batch", [1, 2, 64, None], ids=str)
     def test_against_a_dense_product(self, columns, batch, gaussian, dense_ssrft, assert_close):
         Y = gaussian(40, columns)
-        budget = None if batch is None else max(8 * 8 * 40 * batch, budget_of(1, columns))
+        least = max(work_bytes(40, batch or 1, F64), budget_of(1, columns))
+        budget = None if batch is None else least
         found = apply_ssrft_to_columns(SSRFT((10, 40), 6), RowBlocks(Y, budget))
         assert_close(found, dense_ssrft((10, 40), 6) @ Y)
+
+    @pytest.mark.parametrize("dtype", ["f4", "f8"])
+    @pytest.mark.parametrize("columns", [1, 7])
+    def test_from_disk(self, columns, dtype, gaussian, dense_ssrft, assert_close, tmp_path):
+        Y = gaussian(40, columns).float().double()
+        # One column, its transform, and reading it by single rows.
+        budget = 8 * 40 + work_bytes(40, 1, F64) + budget_of(1, columns)
+        with h5py.File(tmp_path / "Y.h5", "w") as file:
+            stored = RowBlocks(file.create_dataset("data", data=Y.numpy(), dtype=dtype), budget)
+            stored.block_rows = 1
+            found = apply_ssrft_to_columns(SSRFT((10, 40), 6), stored)
+        assert_close(found, dense_ssrft((10, 40), 6) @ Y, tol=1e-5 if dtype == "f4" else None)
 
     @pytest.mark.parametrize(
         ("batch", "widths"),
@@ -246,7 +260,7 @@ class TestApplySsrftToColumns:
                 seen.append(len(x))
                 return super().forward(x)
 
-        budget = 8 * 8 * 40 * (batch + 1) - 1
+        budget = work_bytes(40, batch + 1, F64) - 1
         apply_ssrft_to_columns(Recording((10, 40), 6), RowBlocks(gaussian(40, 5), budget))
         assert seen == widths
 
@@ -257,10 +271,22 @@ class TestApplySsrftToColumns:
         assert_close(found, dense_ssrft((10, 40), 6) @ Y, tol=1e-5)
 
     def test_a_budget_that_holds_no_column_names_what_is_needed(self, gaussian):
-        S, needed = SSRFT((10, 40), 6), 8 * 8 * 40
+        S, needed = SSRFT((10, 40), 6), work_bytes(40, 1, F64)
         with pytest.raises(InputError, match=rf"one column.* needs {needed} bytes"):
             apply_ssrft_to_columns(S, RowBlocks(gaussian(40, 5), needed - 1))
         assert apply_ssrft_to_columns(S, RowBlocks(gaussian(40, 5), needed)).shape == (10, 5)
+
+
+class TestBudgetBesideCore:
+    def test_what_is_left(self):
+        assert budget_beside_core(10**6, 10, 20) == 10**6 - 8 * 20**2
+
+    def test_too_little_says_what_is_needed_and_what_would_fit(self):
+        needed = 8 * (2 * 2000**2 + 6 * 2000 * 1000)
+        assert budget_beside_core(needed, 1000, 2000) == needed - 8 * 2000**2
+        message = "1000 outer and 2000 inner .* needs 0.16 GB.* is 0.04 GB; about 1000 inner ones"
+        with pytest.raises(InputError, match=message):
+            budget_beside_core(needed // 4, 1000, 2000)
 
 
 class TestEigh:

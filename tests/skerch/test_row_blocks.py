@@ -4,7 +4,7 @@ import h5py
 import pytest
 import torch
 
-from skerch.row_blocks import ColumnBlocks, RowBlocks
+from skerch.row_blocks import ColumnBlocks, RowBlocks, RowCollector
 from skerch.utils import InputError, default_memory_budget
 
 D, N = 23, 4
@@ -85,6 +85,33 @@ class TestParts:
         Y = RowBlocks(matrix)
         assert Y.shape == (D, N)
         assert Y.budget == default_memory_budget()
+
+    def test_several_products_in_one_pass(self, matrix, dense, gaussian, assert_close):
+        X, Z = gaussian(D, 3), gaussian(D, 2, seed=1).float()
+        found = RowBlocks(matrix, budget_of(7)).t_matmul(X, Z)
+        assert_close(found, torch.cat([dense.T @ X, dense.T @ Z.double()], dim=1))
+
+    def test_collected_rows_may_be_transformed(self, matrix, dense, gaussian, assert_close):
+        idxs, B = torch.tensor([22, 3, 3, 11]), gaussian(N, 2)
+        collect = RowCollector(idxs, 2, lambda rows: rows @ B)
+        for at, block in RowBlocks(matrix, budget_of(5)):
+            collect(at, block)
+        assert_close(collect.rows, dense[idxs] @ B)
+
+    @pytest.mark.parametrize("fitting", [1, 3, 4])
+    def test_columns_within_a_budget(self, matrix, fitting):
+        Y = RowBlocks(matrix, 10**6)
+        reading = 0 if Y.in_memory else 3 * 8 * N * D
+        Y.budget = reading + 100 * fitting
+        assert Y.columns_within(lambda num: 100 * num, "test") == fitting
+        Y.budget = reading + 99
+        with pytest.raises(InputError, match=rf"test: one column of .* needs {reading + 100} byt"):
+            Y.columns_within(lambda num: 100 * num, "test")
+
+
+def test_blocks_do_not_grow_beyond_what_is_useful(monkeypatch, dense):
+    monkeypatch.setattr(RowBlocks, "MAX_BLOCK_BYTES", 8 * N * 10)
+    assert [len(block) for _, block in RowBlocks(dense)] == [10, 10, 3]
 
 
 def test_a_budget_that_holds_no_row_names_what_is_needed(matrix):
