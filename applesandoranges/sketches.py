@@ -97,7 +97,13 @@ class RoundMeasurements(Measurements):
         return self.store.recovery.block_size
 
     def missing(self, idxs: Sequence[int]) -> list[int]:
-        """Return those that are not measured; a block of dependent products has fewer columns."""
+        """Return those that are not measured.
+
+        None once the next block is made of them: the following rounds use their files again. A
+        block of dependent products has fewer columns than others.
+        """
+        if self.store.has_block(self.number + 1):
+            return []
         width = self.store.width(self.number)
         return super().missing([idx for idx in idxs if idx < width])
 
