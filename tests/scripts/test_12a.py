@@ -60,6 +60,7 @@ def test_log_has_exact_and_sketched_results_for_both_splits(tiny, digits, tmp_pa
         assert (np.diff(magnitudes) <= 1e-12).all()
         assert [body["K"] for body in result.exact] == [40, 20, 2]
         assert all(body["best_rel_frob_error"] <= body["rel_frob_error"] for body in result.exact)
+        assert {body["recovery"] for body in result.recoveries} == {"seigh", "hmt", "krylov"}
         assert (result.array("H_frob_Qbest^2") >= result.array("H_frob_Qtop^2") - 1e-9).all()
 
 
