@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import subspace_angles
+from scipy.linalg import eigh_tridiagonal, eigvalsh_tridiagonal, lapack, subspace_angles
 from torch import Tensor
 from tqdm import tqdm
 
 from skerch.distributed_decompositions import Eigh
 from skerch.row_blocks import RowBlocks
-from skerch.utils import InputError, check_finite
+from skerch.utils import InputError, NumericalError, check_finite
 
 from .analysis import truncation_ranks
 
@@ -57,10 +57,43 @@ class ExactEigh:
 
 
 def exact_eigh(H: Tensor, k: int) -> ExactEigh:
-    """Decompose ``H`` (``[D, D]``, symmetric) and keep the first ``k`` eigenvectors."""
-    S, V = torch.linalg.eigh(H)
+    """Decompose ``H`` (``[D, D]``, symmetric, float64) and compute the first ``k`` eigenvectors.
+
+    Through a tridiagonal matrix, all of whose eigenvalues are cheap: the leading eigenvectors lie
+    at both ends of the spectrum, and LAPACK's drivers compute either one end or all of them.
+    """
+    A, D = H.numpy(), len(H)
+    work, _ = lapack.dsytrd_lwork(D, lower=1)
+    reflectors, diagonal, off_diagonal, tau, info = lapack.dsytrd(A, lower=1, lwork=int(work))
+    _check_lapack("dsytrd", info)
+    S = torch.from_numpy(eigvalsh_tridiagonal(diagonal, off_diagonal))
     order = S.abs().argsort(descending=True, stable=True)
-    return ExactEigh(H, S[order], V[:, order[:k]])
+    num_low = int((S[order[:k]] < 0).sum())
+    ends = [(0, num_low - 1), (D - (k - num_low), D - 1)]
+    values, vectors = zip(
+        *(
+            eigh_tridiagonal(diagonal, off_diagonal, select="i", select_range=(first, last))
+            for first, last in ends
+            if first <= last
+        ),
+        strict=True,
+    )
+    U = np.asfortranarray(np.concatenate(vectors, axis=1))
+    # Q = diag(1, Q'), with Q' from the reflectors below the diagonal.
+    below, _, info = lapack.dormqr(
+        "L", "N", reflectors[1:, : D - 1], tau, U[1:], lwork=64 * U.shape[1]
+    )
+    _check_lapack("dormqr", info)
+    U[1:] = below
+    by_magnitude = (
+        torch.from_numpy(np.concatenate(values)).abs().argsort(descending=True, stable=True)
+    )
+    return ExactEigh(H, S[order], torch.from_numpy(U)[:, by_magnitude])
+
+
+def _check_lapack(routine: str, info: int) -> None:
+    if info != 0:
+        raise NumericalError(f"{routine} of LAPACK failed with info = {info}")
 
 
 def check_exact_memory(dim: int, budget: int) -> None:
