@@ -249,7 +249,7 @@ run_task() {
     trap - EXIT INT TERM HUP
     printf '%s\t%s\t%s\n' "$name" RUNNING "$task" >"$mark"
     unset SLURM_ARRAY_TASK_ID SLURM_RESTART_COUNT
-    env "$@" "SLURM_JOB_ID=$LOCAL_ID" ${task:+"SLURM_ARRAY_TASK_ID=$task"} bash "$script" >>"$log" 2>&1 ||
+    env "$@" "SLURM_JOB_ID=$LOCAL_ID" "SLURM_JOB_NAME=$name" ${task:+"SLURM_ARRAY_TASK_ID=$task"} bash "$script" >>"$log" 2>&1 ||
         status=$?
     rm -f -- "$mark"
     if [ "$status" -ne 0 ]; then
