@@ -1,7 +1,7 @@
 """Stops a process in the middle of writing one file, once; on the PYTHONPATH of the jobs.
 
-FAULT_FILE names the file (of a store) and FAULT_JOB the job by the begin of its name; in FAULT_DIR
-this leaves the mark ``hit``.
+FAULT_FILE names the file by the end of its path and FAULT_JOB the job by the begin of its name; in
+FAULT_DIR this leaves the mark ``hit``.
 FAULT_ACTION ``kill`` cuts the half-written file and kills the process, ``pause`` holds it until the
 file ``go`` appears in FAULT_DIR.
 """
@@ -14,7 +14,7 @@ import time
 
 def _stop_in_the_middle(event: str, args: tuple) -> None:
     # Files appear under their names by renaming: at this moment the new one lies aside.
-    if event != "os.rename" or os.path.basename(os.fsdecode(args[1])) != os.environ["FAULT_FILE"]:
+    if event != "os.rename" or not os.fsdecode(args[1]).endswith(os.environ["FAULT_FILE"]):
         return
     directory = os.environ["FAULT_DIR"]
     try:
