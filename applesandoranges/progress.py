@@ -16,20 +16,62 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import h5py
 from humanfriendly import format_timespan
 from rich.console import Console
 from rich.table import Table
 
-from skerch.measurement_store import FLAGS, format_indices, open_h5, own_dataset, read_provenance
+from skerch import INNER_FMT, LO_FMT
+from skerch.measurement_store import (
+    FLAGS,
+    DistributedHDF5,
+    format_indices,
+    own_dataset,
+    read_provenance,
+)
 from skerch.utils import InputError, SkerchError, StoreError
 
 from .jsonlog import Log, read_log
-from .measuring import SketchStore
 from .names import check_name
 from .script_config import one_line
 
 #: Step and split.
 HessianKey = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The measurements of a sketch of a ``[dim, dim]`` Hessian."""
+
+    directory: Path
+    num_outer: int
+    num_inner: int
+    dim: int
+
+    def exists(self) -> bool:
+        """Say whether the store is there.
+
+        Raises:
+            InputError: If there is something else, or a store of other sizes.
+        """
+        if not self.directory.exists() or not any(self.directory.iterdir()):
+            return False
+        for fmt, shape in (
+            (LO_FMT, (self.dim, self.num_outer)),
+            (INNER_FMT, (self.num_inner, self.num_inner)),
+        ):
+            path = self.directory / fmt.format(DistributedHDF5.ALL)
+            if not path.is_file():
+                raise InputError(f"{self.directory}: expected a measurement store, no {path.name}")
+            found = DistributedHDF5.load_virtual(path).shape
+            if found != shape:
+                raise InputError(f"{path}: expected shape {shape}, found {found}")
+        return True
+
+    def subpaths(self, idx: int) -> list[Path]:
+        """Return the files of measurement ``idx``."""
+        formats = [INNER_FMT, LO_FMT] if idx < self.num_outer else [INNER_FMT]
+        return [DistributedHDF5.subpath(self.directory, fmt, idx) for fmt in formats]
 
 
 @dataclass(frozen=True)
@@ -49,7 +91,7 @@ class Experiment:
 
     script: str
     run_dir: Path | None
-    store: SketchStore
+    store: Store
     problem: str
     steps: tuple[int, ...]
     splits: tuple[str, ...]
@@ -71,7 +113,7 @@ class Experiment:
             return cls(
                 script=values["SCRIPT"],
                 run_dir=Path(run_dir) if run_dir else None,
-                store=SketchStore(Path(store), *sizes),
+                store=Store(Path(store), *sizes),
                 problem=values["PROBLEM"],
                 steps=tuple(range(begin, end + 1, int(values["RECORD_EVERY"]))),
                 splits=tuple(values["SPLITS"].split()),
@@ -203,19 +245,6 @@ def analysed_hessians(experiment: Experiment, run_id: str | None) -> set[Hessian
     return done
 
 
-def store_is_ready(experiment: Experiment) -> bool:
-    """Say whether the store exists.
-
-    Raises:
-        InputError: If it exists and is one of other sizes.
-    """
-    directory = experiment.store.directory
-    if not directory.exists() or not any(directory.iterdir()):
-        return False
-    experiment.store.check()
-    return True
-
-
 def measured_indices(experiment: Experiment, run_id: str | None) -> dict[HessianKey, set[int]]:
     """Return what the store holds, by Hessian, going by flags and provenance of its files.
 
@@ -232,9 +261,9 @@ def measured_indices(experiment: Experiment, run_id: str | None) -> dict[Hessian
 
 def _owner(path: Path, experiment: Experiment, run_id: str | None) -> HessianKey | None:
     try:
-        with open_h5(path) as file:
+        with h5py.File(path, "r", locking=False) as file:
             flag, provenance = own_dataset(file, FLAGS).asstr()[0], read_provenance(file)
-    except StoreError:
+    except (OSError, StoreError):
         return None
     if flag != experiment.flag or not _is_ours(provenance, experiment, run_id):
         return None
@@ -302,7 +331,7 @@ def make_plan(experiment: Experiment) -> Plan:
     training = find_training(experiment)
     done = analysed_hessians(experiment, training.run_id)
     pending = [key for key in experiment.hessians if key not in done]
-    ready = bool(pending) and store_is_ready(experiment)
+    ready = bool(pending) and experiment.store.exists()
     held = measured_indices(experiment, training.run_id) if ready else {}
     pending.sort(key=lambda key: -len(held.get(key, ())))
     tasks = {}
@@ -337,7 +366,7 @@ def progress_of_hessians(
     run_id = find_training(experiment).run_id
     done = analysed_hessians(experiment, run_id)
     pending = len(done) < len(experiment.hessians)
-    ready = pending and store_is_ready(experiment)
+    ready = pending and experiment.store.exists()
     held = measured_indices(experiment, run_id) if ready else {}
     begun = begun_indices(measuring)
     result = []
