@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Overlap of magnitudes and Hessian eigenspaces: ResNet-18 on ImageNet.
+# Trains, then measures and analyses one Hessian per recorded step and split. See --help.
+set -euo pipefail
+# shellcheck source=slurm/orchestration.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/orchestration.sh"
+
+# The experiment. Each setting can also be given by a variable of its name.
+: "${OBS_DATASETS_PATH:=$HOME/datasets/DeepOBS}"
+: "${PROBLEM:=imagenetdet_resnet18}" "${NUM_PARAMS:=11689512}" "${RANDOM_SEED:=12345}" "${OPTIMIZER:=SGD}"
+: "${NUM_HESSIAN_DATAPOINTS:=5000}"
+: "${RECORD_BEGINNING:=0}" "${RECORD_EVERY:=2000}" "${MAX_RECORD_STEP:=8000}" "${MAX_STEPS:=$MAX_RECORD_STEP}"
+: "${SPLITS:=test}"
+: "${NUM_OUTER:=1500}" "${NUM_INNER:=3000}" "${MEAS_PER_JOB:=100}"
+: "${WITH_A_POSTERIORI:=true}" "${NUM_A_POSTERIORI:=30}"
+
+# The cluster. What is empty is left to its defaults.
+: "${PARTITION:=}" "${ACCOUNT:=}" "${GRES:=}" "${CPUS_PER_TASK:=8}" "${SBATCH_OPTIONS:=}"
+: "${TIME_TRAIN:=24:00:00}" "${TIME_MEASURE:=24:00:00}" "${TIME_ANALYSE:=24:00:00}"
+: "${MEM_TRAIN:=32G}" "${MEM_MEASURE:=32G}" "${MEM_ANALYSE:=64G}"
+: "${ACTIVATE:=}" # e.g. 'source ~/miniconda3/bin/activate apples'; empty: .venv or python3
+
+run_experiment "$@"

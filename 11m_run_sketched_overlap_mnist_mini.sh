@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Overlap of magnitudes and Hessian eigenspaces: mnist_mini, minutes on a laptop.
+# Trains, then measures and analyses one Hessian per recorded step and split. See --help.
+set -euo pipefail
+# shellcheck source=slurm/orchestration.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/orchestration.sh"
+
+# The experiment. Each setting can also be given by a variable of its name.
+: "${OBS_DATASETS_PATH:=$HOME/datasets/DeepOBS}"
+: "${PROBLEM:=mnist_mini}" "${NUM_PARAMS:=7030}" "${RANDOM_SEED:=12345}" "${OPTIMIZER:=SGD}"
+: "${NUM_HESSIAN_DATAPOINTS:=500}"
+: "${RECORD_BEGINNING:=0}" "${RECORD_EVERY:=100}" "${MAX_RECORD_STEP:=1000}" "${MAX_STEPS:=$MAX_RECORD_STEP}"
+: "${SPLITS:=train test}"
+: "${NUM_OUTER:=355}" "${NUM_INNER:=710}" "${MEAS_PER_JOB:=71}"
+: "${WITH_A_POSTERIORI:=true}" "${NUM_A_POSTERIORI:=30}"
+
+# The cluster. What is empty is left to its defaults.
+: "${PARTITION:=}" "${ACCOUNT:=}" "${GRES:=}" "${CPUS_PER_TASK:=1}" "${SBATCH_OPTIONS:=}"
+: "${TIME_TRAIN:=01:00:00}" "${TIME_MEASURE:=01:00:00}" "${TIME_ANALYSE:=01:00:00}"
+: "${MEM_TRAIN:=4G}" "${MEM_MEASURE:=4G}" "${MEM_ANALYSE:=4G}"
+: "${ACTIVATE:=}" # e.g. 'source ~/miniconda3/bin/activate apples'; empty: .venv or python3
+
+run_experiment "$@"

@@ -1,0 +1,61 @@
+"""A whole experiment on a cluster, from training to clean-up."""
+
+import pytest
+
+from tests.conftest import ANALYSE, Pipeline
+from tests.experiments import Experiment, analysis, assert_same, small_environment
+from tests.script_loader import REPOSITORY
+
+pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+
+HESSIANS = [(step, test) for step in (0, 2) for test in (False, True)]
+
+
+@pytest.fixture(scope="module")
+def sequential(tmp_path_factory, digits):
+    """The analyses of the sequential commands."""
+    pipeline = Pipeline(tmp_path_factory.mktemp("sequential"), digits, outer=20, inner=40)
+    assert pipeline.train() == 0
+    store = pipeline.lay_out()
+    for step, test in HESSIANS:
+        assert pipeline.measure(store, STEP=step, TEST_HESSIAN=test) == 0
+        assert pipeline.analyse(store, STEP=step, TEST_HESSIAN=test) == 0
+    return pipeline.logs(ANALYSE)
+
+
+def test_whole_experiment(cluster, digits, sequential, tmp_path):
+    output = tmp_path / 'it\'s an "output"\n[directory], 100%'
+    settings = {
+        "OUTPUT_DIR": output, "MAX_RECORD_STEP": 2, "NUM_OUTER": 20, "NUM_INNER": 40,
+        "MEAS_PER_JOB": 8,
+    }  # fmt: skip
+    experiment = Experiment(
+        small_environment(digits) | cluster.environment,
+        output,
+        output,
+        tmp_path / "fault",
+        settings,
+    )
+    planned = experiment.command("--dry-run")
+    assert planned.count("sbatch --parsable") == 1 + 1 + 2 * 4 + 1
+    assert not output.exists()
+
+    screen = experiment.command("--wait")
+    assert "all 4 Hessians are analysed" in screen
+    (directory,) = output.iterdir()
+    assert not (directory / "measurements").exists()
+    for step, test in HESSIANS:
+        assert_same(
+            analysis(experiment.logs(ANALYSE), step, test), analysis(sequential, step, test)
+        )
+
+    experiment.directory = directory
+    assert "All Hessians are analysed." in experiment.status()
+    again = experiment.command("--wait", RUN_DIR=directory)
+    assert "0 of 4 Hessians to do" in again
+    assert "submitted" not in again
+
+
+def test_job_files_do_not_depend_on_where_slurm_copies_them():
+    for path in REPOSITORY.glob("*.slurm"):
+        assert "$0" not in path.read_text()
