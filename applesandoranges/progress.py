@@ -16,23 +16,24 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import h5py
 from humanfriendly import format_timespan
 from rich.console import Console
 from rich.table import Table
 
 from skerch import INNER_FMT, LO_FMT
-from skerch.measurement_store import (
-    FLAGS,
-    DistributedHDF5,
+from skerch.hdf5_files import (
+    differences,
     format_indices,
     own_dataset,
     read_provenance,
+    reading,
 )
+from skerch.measurement_store import FLAGS, DistributedHDF5
 from skerch.utils import InputError, SkerchError, StoreError
 
 from .jsonlog import Log, read_log
 from .names import check_name
+from .rounds import BASIS_FMT
 from .script_config import one_line
 
 #: Step and split.
@@ -41,12 +42,48 @@ HessianKey = tuple[int, str]
 
 @dataclass(frozen=True)
 class Store:
-    """The measurements of a sketch of a ``[dim, dim]`` Hessian."""
+    """The measurements of a ``[dim, dim]`` Hessian.
+
+    Measurements are counted through all rounds: number ``r * per_round + i`` is index ``i`` of
+    round ``r``. The files of a round are those of the round before, used again.
+
+    Attributes:
+        directory: Where it lies.
+        num_outer: Outer measurements of a sketch; pairs that are wanted.
+        num_inner: Inner measurements of a sketch; products in all rounds.
+        dim: Number of parameters.
+        recovery: ``"seigh"``, ``"hmt"`` or ``"krylov"``.
+        num_rounds: Rounds of measurements, one for SEIGH.
+        per_round: Measurements of a round.
+    """
 
     directory: Path
     num_outer: int
     num_inner: int
     dim: int
+    recovery: str
+    num_rounds: int
+    per_round: int
+
+    @property
+    def total(self) -> int:
+        """Measurements of one Hessian."""
+        return self.num_rounds * self.per_round
+
+    @property
+    def layout(self) -> dict[str, tuple[int, int]]:
+        """Shapes of the virtual files by format of their names."""
+        if self.recovery != "seigh":
+            return {LO_FMT: (self.dim, self.per_round)}
+        inner = (self.num_inner, self.num_inner)
+        return {LO_FMT: (self.dim, self.num_outer), INNER_FMT: inner}
+
+    @property
+    def sizes(self) -> dict[str, int | str]:
+        """What provenance says of a measurement of this store."""
+        if self.recovery != "seigh":
+            return {"recovery": self.recovery, "block_size": self.per_round}
+        return {"num_outer": self.num_outer, "num_inner": self.num_inner}
 
     def exists(self) -> bool:
         """Say whether the store is there.
@@ -56,10 +93,7 @@ class Store:
         """
         if not self.directory.exists() or not any(self.directory.iterdir()):
             return False
-        for fmt, shape in (
-            (LO_FMT, (self.dim, self.num_outer)),
-            (INNER_FMT, (self.num_inner, self.num_inner)),
-        ):
+        for fmt, shape in self.layout.items():
             path = self.directory / fmt.format(DistributedHDF5.ALL)
             if not path.is_file():
                 raise InputError(f"{self.directory}: expected a measurement store, no {path.name}")
@@ -69,9 +103,12 @@ class Store:
         return True
 
     def subpaths(self, idx: int) -> list[Path]:
-        """Return the files of measurement ``idx``."""
-        formats = [INNER_FMT, LO_FMT] if idx < self.num_outer else [INNER_FMT]
-        return [DistributedHDF5.subpath(self.directory, fmt, idx) for fmt in formats]
+        """Return the files of index ``idx`` of a round."""
+        return [
+            DistributedHDF5.subpath(self.directory, fmt, idx)
+            for fmt, shape in self.layout.items()
+            if idx < shape[1]
+        ]
 
 
 @dataclass(frozen=True)
@@ -109,11 +146,18 @@ class Experiment:
         values = dict(entry.split("=", 1) for entry in entries if "=" in entry)
         try:
             begin, end = int(values["RECORD_BEGINNING"]), int(values["MAX_RECORD_STEP"])
-            sizes = (int(values[name]) for name in ("NUM_OUTER", "NUM_INNER", "NUM_PARAMS"))
             return cls(
                 script=values["SCRIPT"],
                 run_dir=Path(run_dir) if run_dir else None,
-                store=Store(Path(store), *sizes),
+                store=Store(
+                    directory=Path(store),
+                    num_outer=int(values["NUM_OUTER"]),
+                    num_inner=int(values["NUM_INNER"]),
+                    dim=int(values["NUM_PARAMS"]),
+                    recovery=values["RECOVERY"],
+                    num_rounds=int(values["NUM_ROUNDS"]),
+                    per_round=int(values["PER_ROUND"]),
+                ),
                 problem=values["PROBLEM"],
                 steps=tuple(range(begin, end + 1, int(values["RECORD_EVERY"]))),
                 splits=tuple(values["SPLITS"].split()),
@@ -129,12 +173,14 @@ class Experiment:
         return [(step, split) for step in self.steps for split in self.splits]
 
     def task_of(self, idx: int) -> int:
-        """Return the array task, counted from 1, that measures ``idx``."""
+        """Return the array task, counted from 1, that measures index ``idx`` of a round."""
         return idx // self.per_job + 1
 
-    def indices_of(self, task: int) -> range:
-        """Return what array task ``task`` measures."""
-        return range((task - 1) * self.per_job, min(task * self.per_job, self.store.num_inner))
+    def indices_of(self, task: int, number: int) -> range:
+        """Return the measurements, through all rounds, of array task ``task`` of a round."""
+        end = min(task * self.per_job, self.store.per_round)
+        begin = number * self.store.per_round
+        return range(begin + (task - 1) * self.per_job, begin + end)
 
 
 @dataclass(frozen=True)
@@ -164,10 +210,13 @@ class Queued:
         """``10a``, ``10b``, ``10c``, ``10d`` or something else."""
         return self.name.partition("_")[0]
 
-    def hessian(self) -> tuple[HessianKey, int] | None:
-        """Return its Hessian, and the number to be added to ``task``; None for other jobs."""
-        match = re.fullmatch(r"10[cd]_step(\d+)_(train|test)(?:_from(\d+))?", self.name)
-        return ((int(match[1]), match[2]), int(match[3] or 0)) if match else None
+    def hessian(self) -> tuple[HessianKey, int, int] | None:
+        """Return Hessian, round, and the number to be added to ``task``; None for other jobs."""
+        pattern = r"10[cde]_step(\d+)_(train|test)(?:_round(\d+))?(?:_from(\d+))?"
+        match = re.fullmatch(pattern, self.name)
+        if not match:
+            return None
+        return (int(match[1]), match[2]), int(match[3] or 0), int(match[4] or 0)
 
 
 @dataclass(frozen=True)
@@ -238,9 +287,11 @@ def analysed_hessians(experiment: Experiment, run_id: str | None) -> set[Hessian
     done = set()
     for log in _logs(experiment, "10d_core_and_analysis.py"):
         body = _globals(log)
-        if _is_ours(body, experiment, run_id) and any(
-            e.text == "Analysis done" for e in log.events
-        ):
+        wanted = {"num_outer": experiment.store.num_outer}
+        if experiment.store.recovery != "seigh":
+            wanted["num_rounds"] = experiment.store.num_rounds
+        finished = any(event.text == "Analysis done" for event in log.events)
+        if finished and _is_ours(body, experiment, run_id) and not differences(wanted, body):
             done.add((body["step"], body["split"]))
     return done
 
@@ -251,31 +302,40 @@ def measured_indices(experiment: Experiment, run_id: str | None) -> dict[Hessian
     Their data are not read: 10c and 10d verify the checksums.
     """
     held: dict[HessianKey, set[int]] = {}
-    for idx in range(experiment.store.num_inner):
-        owners = {_owner(path, experiment, run_id) for path in experiment.store.subpaths(idx)}
+    store = experiment.store
+    for idx in range(store.per_round):
+        owners = {_owner(path, experiment, run_id) for path in store.subpaths(idx)}
         owner = owners.pop()
         if owner is not None and not owners:
-            held.setdefault(owner, set()).add(idx)
+            key, number = owner
+            held.setdefault(key, set()).add(number * store.per_round + idx)
+    for number in range(1, store.num_rounds):
+        # Whoever has a block has measured all rounds before it.
+        block = DistributedHDF5.subpath(store.directory, BASIS_FMT, number)
+        owner = _owner(block, experiment, run_id)
+        if owner is not None:
+            held.setdefault(owner[0], set()).update(range(number * store.per_round))
     return held
 
 
-def _owner(path: Path, experiment: Experiment, run_id: str | None) -> HessianKey | None:
+def _owner(path: Path, experiment: Experiment, run_id: str | None) -> tuple[HessianKey, int] | None:
+    """Return the Hessian and the round of a measurement, or of the block of a basis."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
-            flag, provenance = own_dataset(file, FLAGS).asstr()[0], read_provenance(file)
-    except (OSError, StoreError):
+        with reading(path) as file:
+            provenance = read_provenance(file)
+            flag = own_dataset(file, FLAGS).asstr()[0] if FLAGS in file else experiment.flag
+    except StoreError:
         return None
     if flag != experiment.flag or not _is_ours(provenance, experiment, run_id):
         return None
-    return provenance["step"], provenance["split"]
+    return (provenance["step"], provenance["split"]), provenance.get("round", 0)
 
 
 def _is_ours(provenance: dict[str, Any], experiment: Experiment, run_id: str | None) -> bool:
     return (
         run_id is not None
         and provenance.get("run_id") == run_id
-        and provenance.get("num_outer") == experiment.store.num_outer
-        and provenance.get("num_inner") == experiment.store.num_inner
+        and not differences(experiment.store.sizes, provenance)
     )
 
 
@@ -300,13 +360,14 @@ class Plan:
     Attributes:
         training: State of the training.
         store_ready: Whether the store exists.
-        tasks: Array tasks that are needed for each Hessian that is not analysed, in this order.
+        tasks: For each Hessian that is not analysed, in this order: the first round that is not
+            complete, and the array tasks that it needs. Later rounds need all.
         analysed: The others.
     """
 
     training: Training
     store_ready: bool
-    tasks: dict[HessianKey, list[int]]
+    tasks: dict[HessianKey, tuple[int, list[int]]]
     analysed: list[HessianKey]
 
     def lines(self) -> list[str]:
@@ -316,9 +377,9 @@ class Plan:
             f"store {'ready' if self.store_ready else 'absent'}",
         ]
         lines += [f"hessian {step} {split} done" for step, split in self.analysed]
-        for (step, split), tasks in self.tasks.items():
+        for (step, split), (number, tasks) in self.tasks.items():
             words = format_indices(tasks).replace(" ", "") or "none"
-            lines.append(f"hessian {step} {split} todo {words}")
+            lines.append(f"hessian {step} {split} todo {words} {number}")
         return lines
 
 
@@ -337,19 +398,29 @@ def make_plan(experiment: Experiment) -> Plan:
     tasks = {}
     for position, key in enumerate(pending):
         there = held.get(key, set()) if position == 0 else set()
-        missing = [idx for idx in range(experiment.store.num_inner) if idx not in there]
-        tasks[key] = sorted({experiment.task_of(idx) for idx in missing})
+        tasks[key] = _missing_tasks(experiment, there)
     return Plan(training, ready, tasks, [key for key in experiment.hessians if key in done])
+
+
+def _missing_tasks(experiment: Experiment, there: set[int]) -> tuple[int, list[int]]:
+    """Return the round that is to be measured next, and its tasks; none if the last one is done."""
+    size = experiment.store.per_round
+    # The files of complete rounds are used again: what counts is the latest one that has any.
+    number = max(there, default=0) // size
+    missing = [i for i in range(size) if number * size + i not in there]
+    return number, sorted({experiment.task_of(i) for i in missing})
 
 
 def begun_indices(logs: Sequence[Log]) -> dict[HessianKey, set[int]]:
     """Return the indices whose measurement began, according to logs of 10c."""
     begun: dict[HessianKey, set[int]] = {}
     for log in logs:
+        body = _globals(log)
+        first = body.get("round", 0) * body.get("block_size", 0)
         for event in log.events:
             if event.text == "Performing measurement":
                 key = (event.body["step"], "test" if event.body["H_test"] else "train")
-                begun.setdefault(key, set()).add(event.body["idx"])
+                begun.setdefault(key, set()).add(first + event.body["idx"])
     return begun
 
 
@@ -375,13 +446,13 @@ def progress_of_hessians(
             result.append(HessianProgress(key, True))
             continue
         jobs = [(job, job.hessian()) for job in queue]
-        own = [(job, where[1]) for job, where in jobs if where is not None and where[0] == key]
+        own = [(job, where[1:]) for job, where in jobs if where is not None and where[0] == key]
         measured = frozenset(held.get(key, ()))
         running = {
             idx
-            for job, offset in own
+            for job, (number, offset) in own
             if job.running and job.task is not None
-            for idx in experiment.indices_of(job.task + offset)
+            for idx in experiment.indices_of(job.task + offset, number)
         }
         result.append(
             HessianProgress(
@@ -413,7 +484,7 @@ def seconds_left(
     if not num or not busy:
         return None
     pending = [hessian for hessian in hessians if not hessian.analysed]
-    missing = sum(experiment.store.num_inner - len(hessian.measured) for hessian in pending)
+    missing = sum(experiment.store.total - len(hessian.measured) for hessian in pending)
     times = [
         (log.events[-1].time - log.events[0].time).total_seconds()
         for log in analysing
@@ -448,7 +519,7 @@ def print_status(experiment: Experiment, queue: Sequence[Queued], resume_command
         if _is_ours(_globals(log), experiment, training.run_id)
     ]
     hessians = progress_of_hessians(experiment, queue, ours)
-    total = experiment.store.num_inner
+    total = experiment.store.total
     runs = any(job.script == "10a" and job.running for job in queue)
     state = "running" if runs and training.state != "done" else training.state
     lines = [f"Training: {state.replace('absent', 'not begun')}"]

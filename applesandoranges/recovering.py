@@ -101,7 +101,8 @@ class RoundsSolver(Solver):
         self.store = store
         self.rank = store.recovery.num_products // 2 if rank is None else rank
         check_rank(store.recovery, self.rank)
-        self.provenance = store.provenance(last)
+        sizes = {"num_outer": self.rank, "num_rounds": store.recovery.num_rounds}
+        self.provenance = store.provenance(last) | sizes
         merge = store.merge(last, paths.outer_virtual, paths.outer_monolithic)
         self.merges = {"outer": merge}
 

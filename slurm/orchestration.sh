@@ -22,7 +22,8 @@ SETTINGS=(
     PROBLEM NUM_PARAMS RANDOM_SEED OPTIMIZER TUNING_CONF OBS_DATASETS_PATH NUM_HESSIAN_DATAPOINTS
     RECORD_BEGINNING RECORD_EVERY MAX_RECORD_STEP MAX_STEPS SPLITS
     NUM_OUTER NUM_INNER MEAS_PER_JOB MEAS_FLAG DTYPE WITH_A_POSTERIORI NUM_A_POSTERIORI
-    MEAS_DIR KEEP_MEASUREMENTS DEVICE BLOCK_SIZE MEMORY_BUDGET_GB
+    MEAS_DIR KEEP_MEASUREMENTS DEVICE VECTORS_PER_PRODUCT MEMORY_BUDGET_GB
+    RECOVERY NUM_ROUNDS BLOCK_SIZE PER_ROUND
     PARTITION ACCOUNT GRES CPUS_PER_TASK SBATCH_OPTIONS MAX_RUNNING
     TIME_TRAIN TIME_MEASURE TIME_ANALYSE TIME_SMALL MEM_TRAIN MEM_MEASURE MEM_ANALYSE MEM_SMALL
 )
@@ -298,33 +299,48 @@ train() {
 lay_out() {
     submit SMALL 10b_layout "" 10b_prepare_hdf5_measurements.slurm "PROJECT_DIR=$PROJECT_DIR" \
         "ACTIVATE=${ACTIVATE:-}" "PYTHON=$JOB_PYTHON" "MEAS_DIR=$STORE_DIR" "DTYPE=$DTYPE" \
-        "NUM_PARAMS=$NUM_PARAMS" "NUM_OUTER=$NUM_OUTER" "NUM_INNER=$NUM_INNER"
+        "NUM_PARAMS=$NUM_PARAMS" "NUM_OUTER=$NUM_OUTER" "NUM_INNER=$NUM_INNER" \
+        "RECOVERY=$RECOVERY" "BLOCK_SIZE=$BLOCK_SIZE"
     AFTER=$JOB
 }
 
-# one_hessian STEP SPLIT TASKS: its measurements, then its analysis. All Hessians share one store, so
-# the next one's measurements come after this analysis.
+# one_hessian STEP SPLIT TASKS ROUND: its measurements from ROUND on, of which TASKS are needed, then its
+# analysis. All Hessians share one store, so the next one's measurements come after this analysis.
 one_hessian() {
-    local name=step$1_$2
+    local name=step$1_$2 tasks=$3 round part
     # What 10c and 10d have in common.
     HESSIAN=(
         "PROJECT_DIR=$PROJECT_DIR" "ACTIVATE=${ACTIVATE:-}" "PYTHON=$JOB_PYTHON"
         "OBS_DATASETS_PATH=$OBS_DATASETS_PATH" "PARAMS_PATH=$PARAMS_PATH" "LOG_PATH=$LOG_PATH"
         "STEP=$1" "TEST_HESSIAN=$([ "$2" = test ] && echo true || echo false)"
         "MEAS_FLAG=$MEAS_FLAG" "DEVICE=$DEVICE" "MEMORY_BUDGET_GB=$MEMORY_BUDGET_GB"
+        "RECOVERY=$RECOVERY" "NUM_OUTER=$NUM_OUTER" "NUM_INNER=$NUM_INNER"
     )
-    [ "$3" = none ] || measure "$name" "$3"
+    if [ "$RECOVERY" != seigh ]; then HESSIAN+=("NUM_ROUNDS=$NUM_ROUNDS" "BLOCK_SIZE=$BLOCK_SIZE"); fi
+    for ((round = $4; round < NUM_ROUNDS; round++)); do
+        part=$name
+        if [ "$RECOVERY" != seigh ]; then part+=_round$round; fi
+        [ "$tasks" = none ] || measure "$part" "$tasks" "$round"
+        tasks=1-$MEAS_ARRSIZE
+        [ "$((round + 1))" -eq "$NUM_ROUNDS" ] || next_block "$part" "$round"
+    done
     analyse "$name"
 }
 
-# measure NAME TASKS: one array, or several side by side where the cluster allows no such large one.
+# next_block NAME ROUND: between two rounds of a recovery in rounds.
+next_block() {
+    submit ANALYSE "10e_$1" "" 10e_next_krylov_block.slurm "${HESSIAN[@]}" "MEAS_DIR=$STORE_DIR" "ROUND=$2"
+    AFTER=$JOB
+}
+
+# measure NAME TASKS ROUND: one array, or several side by side where the cluster allows no such large one.
 measure() {
     local name=$1 ids='' offset tasks
     while read -r offset tasks; do
         submit MEASURE "10c_$name$([ "$offset" -eq 0 ] || echo "_from$offset")" "$tasks" \
             10c_hessian_hdf5_measurements.slurm "${HESSIAN[@]}" "MEAS_DIR=$STORE_DIR" \
             "MEAS_ARRSIZE=$MEAS_ARRSIZE" "MEAS_PER_JOB=$MEAS_PER_JOB" "TASK_OFFSET=$offset" \
-            "NUM_INNER=$NUM_INNER" "NUM_OUTER=$NUM_OUTER" "BLOCK_SIZE=$BLOCK_SIZE"
+            "ROUND=$3" "VECTORS_PER_PRODUCT=$VECTORS_PER_PRODUCT"
         ids+=${ids:+:}$JOB
     done < <(split_tasks "$2" "$MAX_TASK")
     AFTER=$ids
@@ -351,9 +367,12 @@ split_tasks() {
 }
 
 analyse() {
-    submit ANALYSE "10d_$1" "" 10d_core_and_analysis.slurm "${HESSIAN[@]}" \
-        "INNER_VIRTUAL=$STORE_DIR/inner_ALL.h5" "OUTER_VIRTUAL=$STORE_DIR/leftouter_ALL.h5" \
-        "INNER_MONOLITHIC=$STORE_DIR/inner_MERGED.h5" "OUTER_MONOLITHIC=$STORE_DIR/leftouter_MERGED.h5" \
+    local inner=()
+    if [ "$RECOVERY" = seigh ]; then
+        inner=("INNER_VIRTUAL=$STORE_DIR/inner_ALL.h5" "INNER_MONOLITHIC=$STORE_DIR/inner_MERGED.h5")
+    fi
+    submit ANALYSE "10d_$1" "" 10d_core_and_analysis.slurm "${HESSIAN[@]}" ${inner[@]+"${inner[@]}"} \
+        "OUTER_VIRTUAL=$STORE_DIR/leftouter_ALL.h5" "OUTER_MONOLITHIC=$STORE_DIR/leftouter_MERGED.h5" \
         "WITH_A_POSTERIORI=$WITH_A_POSTERIORI" "NUM_A_POSTERIORI=$NUM_A_POSTERIORI"
     AFTER=$JOB
 }
@@ -420,7 +439,7 @@ check_settings() {
         if command -v sbatch >/dev/null; then LAUNCHER=slurm; fi
     fi
     : "${LOCAL_JOBS:=1}" "${VERIFY:=false}" "${KEEP_MEASUREMENTS:=false}" "${DTYPE:=float32}"
-    : "${MEAS_FLAG:=measured}" "${TIME_SMALL:=30}" "${MEM_SMALL:=2G}"
+    : "${MEAS_FLAG:=measured}" "${RECOVERY:=seigh}" "${TIME_SMALL:=30}" "${MEM_SMALL:=2G}"
     for name in "${SETTINGS[@]}"; do # the others may be empty
         [ -n "${!name:-}" ] || printf -v "$name" %s ''
     done
@@ -429,6 +448,7 @@ check_settings() {
     for name in RECORD_EVERY MEAS_PER_JOB NUM_INNER NUM_OUTER LOCAL_JOBS; do
         [ "${!name}" -gt 0 ] || fail 2 "$name must be at least 1"
     done
+    check_recovery
     [ "$MAX_RECORD_STEP" -ge "$RECORD_BEGINNING" ] || fail 2 "MAX_RECORD_STEP is below RECORD_BEGINNING"
     require SPLITS
     for split in $SPLITS; do
@@ -463,14 +483,30 @@ check_settings() {
         cpus=$(nproc)
         export OMP_NUM_THREADS=$((cpus > LOCAL_JOBS ? cpus / LOCAL_JOBS : 1))
     fi
-    MEAS_ARRSIZE=$(((NUM_INNER + MEAS_PER_JOB - 1) / MEAS_PER_JOB))
+    MEAS_ARRSIZE=$(((PER_ROUND + MEAS_PER_JOB - 1) / MEAS_PER_JOB))
     LOCAL_ID=local$$
     JOB_PYTHON=${PYTHON:-}
 }
 
-# Sets TRAINING, STORE and PENDING: lines "STEP SPLIT TASKS", one for each Hessian that is not analysed.
+# Sets NUM_ROUNDS, BLOCK_SIZE and PER_ROUND, the measurements of a round.
+check_recovery() {
+    case $RECOVERY in
+    seigh) NUM_ROUNDS=1 BLOCK_SIZE='' PER_ROUND=$NUM_INNER && return ;;
+    hmt) NUM_ROUNDS=2 ;;
+    krylov) : "${NUM_ROUNDS:=4}" ;;
+    *) fail 2 "RECOVERY: expected seigh, hmt or krylov, got '$RECOVERY'" ;;
+    esac
+    require_integers NUM_ROUNDS
+    [ "$NUM_ROUNDS" -gt 0 ] || fail 2 "NUM_ROUNDS must be at least 1"
+    : "${BLOCK_SIZE:=$(((NUM_INNER + NUM_ROUNDS - 1) / NUM_ROUNDS))}"
+    require_integers BLOCK_SIZE
+    [ "$BLOCK_SIZE" -gt 0 ] || fail 2 "BLOCK_SIZE must be at least 1"
+    PER_ROUND=$BLOCK_SIZE
+}
+
+# Sets TRAINING, STORE and PENDING: lines "STEP SPLIT TASKS ROUND", for each Hessian that is not analysed.
 make_plan() {
-    local step split state tasks kind
+    local step split state tasks round kind
     NUM_HESSIANS=0 PENDING=() TRAINING=absent STORE=absent
     as_pattern "${RUN_DIR:-$EXPERIMENT_DIR}"
     [ -n "$RUN_DIR" ] || REPLY+="/*"
@@ -479,7 +515,7 @@ make_plan() {
     if [ ! -e "$EXPERIMENT_DIR" ]; then
         for step in $(seq "$RECORD_BEGINNING" "$RECORD_EVERY" "$MAX_RECORD_STEP"); do
             for split in $SPLITS; do
-                PENDING+=("$step $split 1-$MEAS_ARRSIZE")
+                PENDING+=("$step $split 1-$MEAS_ARRSIZE 0")
                 NUM_HESSIANS=$((NUM_HESSIANS + 1))
             done
         done
@@ -489,14 +525,14 @@ make_plan() {
     find_python
     lines=$("$PYTHON" -m applesandoranges.progress plan --settings <(print_settings) --run_dir "$RUN_DIR" \
         --store "$STORE_DIR") || exit "$?"
-    while read -r kind step split state tasks; do
+    while read -r kind step split state tasks round; do
         case $kind in
         training) TRAINING=$step ;;
         store) STORE=$step ;;
         hessian)
             NUM_HESSIANS=$((NUM_HESSIANS + 1))
             [ "$VERIFY" != true ] || tasks=1-$MEAS_ARRSIZE
-            [ "$state" = "done" ] || PENDING+=("$step $split $tasks")
+            [ "$state" = "done" ] || PENDING+=("$step $split $tasks $round")
             ;;
         esac
     done <<<"$lines"

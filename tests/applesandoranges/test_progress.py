@@ -16,13 +16,15 @@ from applesandoranges.progress import (
 )
 from applesandoranges.progress import main as progress
 from applesandoranges.results import read_logs
+from skerch.__main__ import main as skerch
 from skerch.utils import InputError
-from tests.conftest import ANALYSE
+from tests.conftest import ANALYSE, run
 
 SETTINGS = {
     "SCRIPT": "11m.sh", "PROBLEM": "mnist_mini", "NUM_PARAMS": 7030, "RECORD_BEGINNING": 0,
     "RECORD_EVERY": 2, "MAX_RECORD_STEP": 2, "SPLITS": "train test", "NUM_OUTER": 6,
-    "NUM_INNER": 12, "MEAS_PER_JOB": 5, "MEAS_FLAG": "measured",
+    "NUM_INNER": 12, "MEAS_PER_JOB": 5, "MEAS_FLAG": "measured", "RECOVERY": "seigh",
+    "NUM_ROUNDS": 1, "PER_ROUND": 12,
 }  # fmt: skip
 
 
@@ -82,14 +84,43 @@ def test_plan_begins_with_what_the_store_holds(experiment):
     assert plan.training.state == "done"
     assert plan.store_ready
     pending = list(plan.tasks.items())
-    assert pending[0] == ((2, "test"), [1, 2, 3])
-    assert all(tasks == [1, 2, 3] for _, tasks in pending[1:])
+    assert pending[0] == ((2, "test"), (0, [1, 2, 3]))
+    assert all(tasks == (0, [1, 2, 3]) for _, tasks in pending[1:])
 
 
 def test_plan_lists_only_tasks_with_missing_measurements(experiment, pipeline):
     store = experiment.store.directory
     assert pipeline.measure(store, MEASUREMENT_IDXS=[5, 6, 7, 8, 9], STEP=2, TEST_HESSIAN=1) == 0
-    assert make_plan(experiment).tasks[2, "test"] == [1, 3]
+    assert make_plan(experiment).tasks[2, "test"] == (0, [1, 3])
+
+
+@pytest.mark.parametrize(
+    ("measured", "blocks", "expected"),
+    [
+        ([[]], 0, (0, [1, 2, 3])),
+        ([[0, 1, 2]], 0, (0, [2, 3])),
+        ([[0, 1, 2, 3, 4, 5]], 0, (0, [])),
+        ([[0, 1, 2, 3, 4, 5]], 1, (0, [])),
+        ([[0, 1, 2, 3, 4, 5], [2, 3]], 1, (1, [1, 3])),
+    ],
+    ids=["nothing", "half a round", "a round", "a round and its block", "into the next round"],
+)
+def test_plan_of_a_recovery_in_rounds(settings, pipeline, measured, blocks, expected):
+    store = pipeline.root / "rounds"
+    words = "--shape 7030,7030 --outer 6 --inner 0 --sym"
+    assert skerch(["create_hdf5_layout", "--hdf5dir", str(store), *words.split()]) == 0
+    keys = {"RECOVERY": "krylov", "NUM_ROUNDS": 2, "BLOCK_SIZE": 6}
+    for number, idxs in enumerate(measured):
+        if idxs:
+            assert pipeline.measure(store, ROUND=number, MEASUREMENT_IDXS=idxs, **keys) == 0
+        if number < blocks:
+            block = {"MEASUREMENTS_DIR": store, "ROUND": number, **keys}
+            words = pipeline.recorded_words(**block)
+            assert run("10e_next_krylov_block.py", *words) == 0
+    file = settings(RECOVERY="krylov", NUM_ROUNDS=2, PER_ROUND=6, MEAS_PER_JOB=2)
+    plan = make_plan(Experiment.read(file, str(pipeline.run_dir), str(store)))
+    assert plan.tasks[0, "train"] == expected
+    assert plan.tasks[2, "test"] == (0, [1, 2, 3])
 
 
 def test_plan_for_the_shell(experiment, settings, pipeline, capsys):
@@ -131,7 +162,7 @@ def test_training_that_has_not_begun_or_not_ended(settings, pipeline, tmp_path):
     (cut / pipeline.log.name).write_text("".join(lines[:-1]))
     plan = make_plan(Experiment.read(settings(), str(cut), store))
     assert plan.training.state == "unfinished"
-    assert plan.lines()[-1] == "hessian 2 test todo 1-3"
+    assert plan.lines()[-1] == "hessian 2 test todo 1-3 0"
 
 
 def test_queue_tells_running_from_failed(experiment):
