@@ -207,6 +207,11 @@ def test_task_beyond_the_last_measurement(call, tmp_path):
     )  # fmt: skip
 
 
+def test_job_files_do_not_depend_on_where_slurm_copies_them():
+    for path in REPOSITORY.glob("*.slurm"):
+        assert "$0" not in path.read_text()
+
+
 @pytest.mark.slow
 def test_on_this_machine_with_a_failure_and_its_resume(digits, tmp_path):
     """From training to clean-up; the second command is the one that the first one prints."""
