@@ -221,7 +221,7 @@ def test_on_this_machine_with_a_failure_and_its_resume(digits, tmp_path):
         environment, output, output, tmp_path / "fault",
         {
             "LAUNCHER": "local", "LOCAL_JOBS": 2, "OUTPUT_DIR": output, "MAX_RECORD_STEP": 0,
-            "SPLITS": "test", "NUM_OUTER": 6, "NUM_INNER": 12, "MEAS_PER_JOB": 6, "BLOCK_SIZE": 1,
+            "SPLITS": "test", "NUM_OUTER": 6, "NUM_INNER": 12, "MEAS_PER_JOB": 6,
         },
     )  # fmt: skip
     fault = experiment.stop_in_the_middle("10c", "inner_0000000002.h5", "kill")
@@ -231,7 +231,7 @@ def test_on_this_machine_with_a_failure_and_its_resume(digits, tmp_path):
     assert not experiment.logs(ANALYSE)
     (experiment.directory,) = output.iterdir()
     (row,) = (line for line in experiment.status().splitlines() if "step 0" in line)
-    assert row.split() == ["step", "0,", "test", "incomplete", "8", "1", "0", "12"]
+    assert row.split() == ["step", "0,", "test", "incomplete", "8", "4", "0", "12"]
 
     resume = screen.splitlines()[-1].strip()
     again = subprocess.run(

@@ -36,7 +36,6 @@ def experiment(cluster, trained, digits, tmp_path):
         {
             "RUN_DIR": directory, "MAX_RECORD_STEP": 0, "SPLITS": "train",
             "NUM_OUTER": trained.outer, "NUM_INNER": trained.inner, "MEAS_PER_JOB": 6,
-            "BLOCK_SIZE": 1,
         },
     )  # fmt: skip
     cluster.run("scancel", "-u", str(os.getuid()))
