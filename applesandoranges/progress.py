@@ -546,7 +546,7 @@ def print_status(experiment: Experiment, queue: Sequence[Queued], resume_command
     guess = (
         "unknown before the first measurement"
         if left is None
-        else format_timespan(left, max_units=2)
+        else format_timespan(round(left), max_units=2)
     )
     console.print(f"Time left by the rate so far: {guess}", markup=False)
     what = "If the jobs stop, this goes on" if queue else "Nothing runs or waits; this finishes it"

@@ -9,7 +9,7 @@ set -euo pipefail
 
 CALLER_DIR=$PWD GIVEN=''
 unset RESUME # a variable of 10a.slurm, set only here
-for name in ACTIVATE PYTHON LAUNCHER LOCAL_JOBS; do
+for name in ACTIVATE PYTHON; do
     [ -z "${!name:-}" ] || GIVEN+="$name "
 done
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -24,7 +24,7 @@ SETTINGS=(
     NUM_OUTER NUM_INNER MEAS_PER_JOB MEAS_FLAG DTYPE WITH_A_POSTERIORI NUM_A_POSTERIORI
     MEAS_DIR KEEP_MEASUREMENTS DEVICE VECTORS_PER_PRODUCT MEMORY_BUDGET_GB
     RECOVERY NUM_ROUNDS BLOCK_SIZE PER_ROUND
-    PARTITION ACCOUNT GRES CPUS_PER_TASK SBATCH_OPTIONS MAX_RUNNING
+    LAUNCHER LOCAL_JOBS PARTITION ACCOUNT GRES CPUS_PER_TASK SBATCH_OPTIONS MAX_RUNNING
     TIME_TRAIN TIME_MEASURE TIME_ANALYSE TIME_SMALL MEM_TRAIN MEM_MEASURE MEM_ANALYSE MEM_SMALL
 )
 INTEGERS=(
@@ -264,7 +264,7 @@ stop_tasks() {
     local pid
     trap - INT TERM HUP
     for pid in $(jobs -pr); do kill -TERM -- "-$pid" 2>/dev/null || true; done
-    wait
+    { wait; } 2>/dev/null
     rm -f -- "${FAILED_TASKS:-}" "$EXPERIMENT_DIR/running/$HOSTNAME".*
     stopped "$1" "stopped by a signal"
 }
@@ -542,25 +542,34 @@ make_plan() {
 
 # Lines "NAME<tab>STATE<tab>TASK" of this experiment's jobs, each task of an array on its own line.
 queue_lines() {
-    local name state task id mark
+    local name state task id mark lines=''
     if [ "${LAUNCHER:-}" != local ] && command -v squeue >/dev/null; then
-        squeue -u "$(id -un)" -h -r -o '%j|%T|%K|%F' | while IFS='|' read -r name state task id; do
+        if ! lines=$(squeue -u "$(id -un)" -h -r -o '%j|%T|%K|%F' 2>&1); then
+            printf '%s: the queue cannot be read: %s\n' "${0##*/}" "${lines##*$'\n'}" >&2
+            [ "${LAUNCHER:-}" != slurm ] || return 1
+            lines=
+        fi
+        while IFS='|' read -r name state task id; do
             [[ $name = *".$EXPERIMENT" ]] || continue
             [[ $task = [0-9]* ]] || task=
-            printf '%s\t%s\t%s\t%s\n' "${name%".$EXPERIMENT"}" "$state" "$task" "$id"
-        done
+            printf '%s\t%s\t%s\t%s\n' "${name%".$EXPERIMENT"}" "$state" "$task" "job $id"
+        done <<<"$lines"
     fi
     for mark in "$EXPERIMENT_DIR/running/$HOSTNAME".*; do
-        if [ -e "$mark" ] && kill -0 "${mark##*.}" 2>/dev/null; then cat -- "$mark"; fi
+        if [ -e "$mark" ] && kill -0 "${mark##*.}" 2>/dev/null; then
+            printf '%s\tprocess %s\n' "$(<"$mark")" "${mark##*.}"
+        fi
     done
 }
 
 refuse_if_queued() {
     local lines
     [ -z "$DRY_RUN" ] && [ -e "$EXPERIMENT_DIR" ] || return 0
-    lines=$(queue_lines) || fail 1 "the queue cannot be read"
-    [ -z "$lines" ] || fail 2 "jobs of this experiment run or wait already; see ./11s_status.sh. \
-Wait for them, or stop them first: $(cut -f 1,4 <<<"$lines" | sort -u | tr '\t\n' ' ;')"
+    lines=$(queue_lines) || exit 1
+    if [ -n "$lines" ]; then
+        lines=$(cut -f 1,4 <<<"$lines" | sort -u | sed 's/\(.*\)\t\(.*\)/\1 (\2)/' | paste -sd,)
+        fail 2 "jobs of this experiment run or wait already; wait for them, or stop them first: ${lines//,/, }"
+    fi
 }
 
 # Follows the jobs until none of them is in the queue, a line for each change.

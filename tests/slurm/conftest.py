@@ -12,11 +12,15 @@ from tests.experiments import Experiment, analysis, small_environment
 from tests.slurm.cluster import INSTALL, Cluster, missing_programs, wait_until
 
 
-@pytest.fixture(scope="session")
-def cluster():
+def pytest_runtest_setup(item):
+    """Skip here, not in the fixture: pytest then reports all these tests in one line."""
     missing = missing_programs()
     if missing:
         pytest.skip(f"left out: no {', '.join(missing)} here; {INSTALL} installs them")
+
+
+@pytest.fixture(scope="session")
+def cluster():
     with Cluster() as running:
         yield running
 
@@ -32,7 +36,6 @@ def experiment(cluster, trained, digits, tmp_path):
         {
             "RUN_DIR": directory, "MAX_RECORD_STEP": 0, "SPLITS": "train",
             "NUM_OUTER": trained.outer, "NUM_INNER": trained.inner, "MEAS_PER_JOB": 6,
-            "VECTORS_PER_PRODUCT": 1,
         },
     )  # fmt: skip
     cluster.run("scancel", "-u", str(os.getuid()))

@@ -4,7 +4,6 @@ import pytest
 
 from tests.conftest import ANALYSE, Pipeline
 from tests.experiments import Experiment, analysis, assert_same, small_environment
-from tests.script_loader import REPOSITORY
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
@@ -54,8 +53,3 @@ def test_whole_experiment(cluster, digits, sequential, tmp_path):
     again = experiment.command("--wait", RUN_DIR=directory)
     assert "0 of 4 Hessians to do" in again
     assert "submitted" not in again
-
-
-def test_job_files_do_not_depend_on_where_slurm_copies_them():
-    for path in REPOSITORY.glob("*.slurm"):
-        assert "$0" not in path.read_text()
