@@ -15,7 +15,6 @@ from skerch.distributed_decompositions import Eigh
 from skerch.row_blocks import RowCollector
 from skerch.utils import randperm, rows_within
 
-
 #: Rows that are compared with the best ones at once.
 CANDIDATES = 4096
 

@@ -27,7 +27,7 @@ from skerch.distributed_decompositions import (
 from skerch.row_blocks import RowBlocks
 from skerch.ssrft import SSRFT
 
-from .harness import peak_rss, Stages
+from .harness import Stages, peak_rss
 from .synthetic import SEED, known_operator
 
 FLAG = "measured"

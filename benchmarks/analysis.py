@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def decompose(Y: Tensor, W: Tensor) -> Eigh:
     return solve_core_seigh(blocks, W, Psi, True, factor)
 
 
-def fitted_power(sizes: list[int], times: list[float]) -> float:
+def fitted_power(sizes: Sequence[int], times: Sequence[float]) -> float:
     """Return the slope of log time over log size, by least squares."""
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
@@ -71,7 +72,7 @@ def growth(
     sizes = {"D": [(D, outer) for D in dims], "n_o": [(dim, n) for n in outers]}
     results: dict[str, Any] = {}
     for name, pairs in sizes.items():
-        rows = []
+        rows, totals = [], []
         for D, n in pairs:
             Y, W, params = sketch_in_memory(D, n, 2 * n)
             times: dict[str, list[float]] = {"core": [], "overlap": [], "best mask": []}
@@ -81,11 +82,13 @@ def growth(
                 times["core"].append(seconds(lambda: decompose(Y, W)))  # noqa: B023
                 times["overlap"].append(seconds(lambda: mask_curves(eigh, [mask])))  # noqa: B023
                 times["best mask"].append(seconds(lambda: best_mask_curve(eigh)))  # noqa: B023
-            rows.append({"D": D, "n_o": n, "seconds": {k: summary(v) for k, v in times.items()}})
-        # Smaller sizes cost what their few calls cost; the growth shows in the larger half.
-        large = rows[-max(2, len(rows) - 1) :]
-        totals = [sum(s["median"] for s in row["seconds"].values()) for row in large]
-        results[name] = {"rows": rows, "power": fitted_power([r[name] for r in large], totals)}
+            medians = {part: summary(values) for part, values in times.items()}
+            rows.append({"D": D, "n_o": n, "seconds": medians})
+            totals.append(sum(times["median"] for times in medians.values()))
+        # The smallest size costs what its few calls cost; the growth shows in the others.
+        first = min(1, len(pairs) - 2)
+        swept = [pair[0 if name == "D" else 1] for pair in pairs]
+        results[name] = {"rows": rows, "power": fitted_power(swept[first:], totals[first:])}
     return results
 
 
@@ -132,10 +135,12 @@ def make_store(directory: Path, dim: int, outer: int, inner: int, block: int) ->
     for begin in range(0, inner, block):
         idxs = range(begin, min(begin + block, inner))
         found = stage("computing", partial(innermeas_batch_torch, idxs, operator, Phi, Psi))
-        columns = found.outer.numpy(), found.inner.numpy()
         for i, idx in enumerate(idxs):
-            values = (np.ascontiguousarray(c[:, i]) for c in columns)
-            stage("storing", partial(store.write, idx, *values, FLAG, {"operator": "known"}))
+            outer_values, inner_values = (
+                np.ascontiguousarray(values[:, i].numpy()) for values in (found.outer, found.inner)
+            )
+            write = partial(store.write, idx, outer_values, inner_values, FLAG)
+            stage("storing", partial(write, {"operator": "known"}))
     return stage.seconds
 
 
@@ -151,13 +156,13 @@ def errors(result: dict[str, Any], dim: int) -> dict[str, float]:
     """Compare with the known eigenvalues ``k^-1`` and the norms that follow from them."""
     S = torch.tensor(result["S"]).abs()
     true = torch.arange(1, dim + 1, dtype=torch.float64).reciprocal()
-    top = max(1, len(S) // 10)
+    relative = (S - true[: len(S)]).abs() / true[: len(S)]
     tail = float(true[len(S) :].square().sum())
     return {
-        "largest_relative_error_of_top_tenth": float(((S - true[: len(S)]) / true[: len(S)])[:top].abs().max()),
+        "top_tenth": float(relative[: max(1, len(S) // 10)].max()),
         "residual_over_best_residual": (result["Frob(H-H_K)^2"] / tail) ** 0.5,
         "estimated_over_true_norm": (result["Frob(H)^2"] / float(true.square().sum())) ** 0.5,
-    }  # fmt: skip
+    }
 
 
 @case(

@@ -90,14 +90,7 @@ def measurement_costs(
                 times["measuring"].append(
                     seconds(lambda: measure(recorded, store, idxs, flag, log)) / num  # noqa: B023
                 )
-            values = HV[:, 0].numpy(), np.ones(inner, "f4")
-            provenance = recorded.sketch_provenance(outer, inner)
-            storing.append(
-                seconds(
-                    lambda: [store.write(i, *values, "alone", provenance) for i in idxs]  # noqa: B023
-                )
-                / num
-            )
+            storing.append(seconds(partial(_store, store, recorded, idxs, HV)) / num)
     reference = summary(times["gradient"])["median"]
     return {
         "num_params": D,
@@ -118,6 +111,13 @@ def measurement_costs(
 def _transform(Psi: Any, Phi: Any, block: list[int], HV: torch.Tensor) -> None:
     Psi.rows(block, DTYPE)
     Phi @ HV
+
+
+def _store(store: SketchStore, recorded: Any, idxs: list[int], HV: torch.Tensor) -> None:
+    values = np.ascontiguousarray(HV[:, 0].numpy()), np.ones(store.num_inner, "f4")
+    provenance = recorded.sketch_provenance(store.num_outer, store.num_inner)
+    for idx in idxs:
+        store.write(idx, *values, "alone", provenance)
 
 
 def _register(name: str, problem: str, **full: Any) -> None:

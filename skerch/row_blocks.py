@@ -26,8 +26,8 @@ class RowBlocks:
         device: Where the blocks are wanted.
     """
 
-    #: Copies of a block that the routines hold at once: as read, in float64, products of it, and the
-    #: one before.
+    #: Copies of a block that the routines hold at once: as read, in float64, products of it, and
+    #: the one before.
     WORKING_COPIES = 6
     #: Larger blocks are not faster, whatever the budget.
     MAX_BLOCK_BYTES = 2**26
