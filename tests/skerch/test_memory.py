@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-D, OUTER, INNER = 400_000, 128, 160
+D, OUTER, INNER = 400_000, 128, 192
 SIZE = D * OUTER * 4  # 205 MB as stored, twice that in double precision
 BUDGET = 80_000_000
 
@@ -85,4 +85,5 @@ def test_peak_memory_stays_within_the_budget_and_results_do_not_change(measureme
     # What libraries set up, and what allocators keep, does not grow with the matrix.
     assert small["grown"] < BUDGET + 60_000_000 < SIZE
     for name in ("S", "curve", "best", "errors"):
-        np.testing.assert_allclose(small[name], large[name], rtol=1e-9)
+        scale = np.abs(large[name]).max()
+        np.testing.assert_allclose(small[name], large[name], rtol=0, atol=1e-5 * scale)
