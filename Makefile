@@ -1,17 +1,19 @@
-# `make demo` and `make test` do all of their own set-up. Variables: PYTHON (3.10 to 3.13), DEMO_DIR.
+# Every target does its own set-up. Variables: PYTHON (3.10 to 3.13), DEMO_DIR, PYTEST_ARGS, BENCH_ARGS.
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_DIR ?= output/demo
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 PY := $(VENV)/bin/python
 
-.PHONY: demo test test-all test-slurm lint format clean help
+.PHONY: demo test test-all test-slurm bench lint format clean help
 
 help:
 	@echo "make demo    train mnist_mini on real digits, sketch two Hessians, draw their overlap"
 	@echo "make test    the tests, without the slow ones"
 	@echo "make test-all  the tests, slow ones included"
 	@echo "make test-slurm  the tests on a private Slurm cluster; needs slurmctld, slurmd, munge, jq"
+	@echo "make bench   time and memory, without the long cases; writes docs/performance.md"
 	@echo "make lint    style, types and shell scripts"
 
 $(VENV)/.run: requirements.txt
@@ -34,6 +36,10 @@ test-all: $(VENV)/.dev
 
 test-slurm: $(VENV)/.dev
 	$(PY) -m pytest -m slurm $(PYTEST_ARGS)
+
+bench: $(VENV)/.run
+	$(PY) -m benchmarks $(BENCH_ARGS)
+	$(PY) -m benchmarks.report
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

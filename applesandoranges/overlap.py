@@ -15,6 +15,9 @@ from skerch.distributed_decompositions import Eigh
 from skerch.row_blocks import RowCollector
 from skerch.utils import randperm, rows_within
 
+#: Rows that are compared with the best ones at once.
+CANDIDATES = 4096
+
 
 def largest_parameters(params: Tensor, n: int) -> Tensor:
     """Return the indices of the ``n`` largest ``|params|``, largest first, ties by index."""
@@ -60,10 +63,12 @@ def best_mask_curve(eigh: Eigh) -> Tensor:
     n, basis = len(eigh.S), eigh.basis
     best = torch.zeros(n, n, dtype=torch.float64, device=basis.device)  # column k - 1: rank k
     for _, block in eigh.Y:
-        norms = (block @ basis).square_().cumsum(1)
-        # The k-th best so far of each k: most rows of most blocks reach none of them.
-        candidates = norms[(norms > best.diagonal()).any(1)]
-        best = torch.cat([best, candidates]).topk(n, dim=0).values
+        for part in block.split(CANDIDATES):  # few at once: sorting needs several copies of them
+            norms = (part @ basis).square_().cumsum(1)
+            # The k-th best so far of each k: most rows reach none of them.
+            candidates = norms[(norms > best.diagonal()).any(1)]
+            if len(candidates):
+                best = torch.cat([best, candidates]).topk(n, dim=0).values
     return best.cumsum(0).diagonal()
 
 

@@ -110,9 +110,9 @@ def budget_beside_measurements(
     if needed > budget:
         fitting = max(0, int(outer * (budget - needed + held) / held))
         raise InputError(
-            f"a sketch of {dim} x {dim} with {outer} outer and {inner} inner measurements "
-            f"in memory needs {needed / 1e9:.3g} GB, the memory budget is {budget / 1e9:.3g} GB; "
-            f"about {fitting} outer ones would fit, or measure into a store"
+            f"{outer} outer and {inner} inner measurements of a {dim} x {dim} matrix in memory "
+            f"need {needed / 1e9:.3g} GB, the memory budget is {budget / 1e9:.3g} GB; about "
+            f"{fitting} outer ones would fit, or measure into a store"
         )
     return budget - held
 

@@ -26,8 +26,9 @@ class RowBlocks:
         device: Where the blocks are wanted.
     """
 
-    #: Copies of a block that the routines hold at once: as read, in float64, and a product of it.
-    WORKING_COPIES = 5
+    #: Copies of a block that the routines hold at once: as read, in float64, products of it, and
+    #: the one before.
+    WORKING_COPIES = 6
     #: Larger blocks are not faster, whatever the budget.
     MAX_BLOCK_BYTES = 2**26
 
@@ -117,13 +118,14 @@ class RowBlocks:
             InputError: If not even one fits; the line says what is needed.
         """
         reading = 3 * self.block_rows * self.shape[1] * 8 if not self.in_memory else 0
-        fitting = [c for c in range(1, self.shape[1] + 1) if cost(c) + reading <= self.budget]
-        if not fitting:
+        if cost(1) + reading > self.budget:
             raise InputError(
                 f"{what}: one column of {self.shape} needs {cost(1) + reading} bytes, the budget "
                 f"is {self.budget}"
             )
-        return fitting[-1]
+        # Not the last byte of it, if there is a choice: allocators need room as well.
+        room = 0.7 * self.budget - reading
+        return max((c for c in range(1, self.shape[1] + 1) if cost(c) <= room), default=1)
 
     @property
     def in_memory(self) -> bool:

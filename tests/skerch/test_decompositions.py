@@ -185,7 +185,7 @@ class TestSeighInterface:
         assert_close(found.vectors(), expected.vectors(), tol=1e-10)
 
     def test_a_budget_that_holds_nothing_names_what_is_needed(self, H):
-        message = "12 outer and 30 inner .* needs 1.6e-05 GB.* is 1e-05 GB; about 6 outer ones"
+        message = "12 outer and 30 inner .* need 1.6e-05 GB.* is 1e-05 GB; about 6 outer ones"
         with pytest.raises(InputError, match=message):
             seigh(H, 12, 30, 1, memory_budget=10_000)
 

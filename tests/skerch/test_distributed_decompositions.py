@@ -260,7 +260,7 @@ class TestApplySsrftToColumns:
                 seen.append(len(x))
                 return super().forward(x)
 
-        budget = work_bytes(40, batch + 1, F64) - 1
+        budget = int((work_bytes(40, batch + 1, F64) - 1) / 0.7)
         apply_ssrft_to_columns(Recording((10, 40), 6), RowBlocks(gaussian(40, 5), budget))
         assert seen == widths
 

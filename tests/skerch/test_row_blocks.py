@@ -102,8 +102,10 @@ class TestParts:
     def test_columns_within_a_budget(self, matrix, fitting):
         Y = RowBlocks(matrix, 10**6)
         reading = 0 if Y.in_memory else 3 * 8 * N * D
-        Y.budget = reading + 100 * fitting
+        Y.budget = int((reading + 100 * fitting) / 0.7) + 1
         assert Y.columns_within(lambda num: 100 * num, "test") == fitting
+        Y.budget = reading + 100
+        assert Y.columns_within(lambda num: 100 * num, "test") == 1
         Y.budget = reading + 99
         with pytest.raises(InputError, match=rf"test: one column of .* needs {reading + 100} byt"):
             Y.columns_within(lambda num: 100 * num, "test")

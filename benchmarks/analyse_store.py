@@ -1,0 +1,89 @@
+"""Analyses a store of :mod:`benchmarks.analysis` in a process of its own: 10d without a network.
+
+``python -m benchmarks.analyse_store DIRECTORY BUDGET_BYTES OUTPUT.json``
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from applesandoranges.analysis import AnalysedHessian, AnalysisConfig, log_analysis
+from applesandoranges.jsonlog import JsonLog, read_log
+from applesandoranges.merging import Merge
+from skerch.distributed_decompositions import (
+    Eigh,
+    budget_beside_core,
+    orthogonalize,
+    solve_core_seigh,
+)
+from skerch.row_blocks import RowBlocks
+from skerch.ssrft import SSRFT
+
+from .harness import Stages, peak_rss
+from .synthetic import SEED, known_operator
+
+FLAG = "measured"
+
+
+def orthonormality(eigh: Eigh) -> float:
+    """Return ``max |Q^T Q - I|``, in one pass over the measurements."""
+    gram = torch.zeros(len(eigh.S), len(eigh.S), dtype=torch.float64)
+    for _, block in eigh.Y:
+        Q = block @ eigh.T
+        gram += Q.T @ Q
+    return float((gram - torch.eye(len(gram), dtype=gram.dtype)).abs().max())
+
+
+def main(directory: Path, budget: int, num_a_posteriori: int) -> dict[str, Any]:
+    """Merge, orthogonalise, solve the core, and everything that 10d logs."""
+    at_start = peak_rss()
+    sizes = json.loads((directory / "sizes.json").read_text())
+    dim, outer, inner = sizes["dim"], sizes["outer"], sizes["inner"]
+    merges = {
+        name: Merge(directory / f"{name}_ALL.h5", directory / f"{name}_MERGED.h5", FLAG, {})
+        for name in ("leftouter", "inner")
+    }
+    operator = known_operator(dim)
+    log_path = directory / f"analysis_{budget}.log"
+    stage = Stages()
+    with contextlib.redirect_stdout(io.StringIO()):
+        for merge in merges.values():
+            stage(f"merging {merge.virtual.stem}", partial(merge.run, budget, False))
+        with merges["inner"].open() as inner_file, merges["leftouter"].open() as outer_file:
+            W = torch.from_numpy(inner_file["data"][:]).double()
+            Y = RowBlocks(outer_file["data"], budget_beside_core(budget, outer, inner))
+            factor = stage("orthogonalising", lambda: orthogonalize(Y, W[:, :outer]))
+            Psi = SSRFT((inner, dim), SEED + 1)
+            eigh = stage("solving the core", lambda: solve_core_seigh(Y, W, Psi, True, factor))
+            hessian = AnalysedHessian(operator, operator.diagonal, SEED, num_a_posteriori)
+            config = AnalysisConfig(NUM_A_POSTERIORI=num_a_posteriori)
+            with JsonLog(log_path) as log:
+                log_all = partial(log_analysis, log, "RESULT", {}, eigh, hessian, config)
+                stage("errors and overlap", log_all)
+            off = stage("checking Q", lambda: orthonormality(eigh))
+    bodies: dict[str, Any] = {}
+    for body in read_log(log_path).bodies("RESULT"):
+        bodies = body | bodies
+    return {
+        "seconds": stage.seconds,
+        "peak_rss_bytes": max(stage.peak_rss_bytes.values()),
+        "peak_rss_bytes_of": stage.peak_rss_bytes,
+        "rss_at_start_bytes": at_start,
+        "off_orthonormal": off,
+        "qr_method": factor.method,
+        "S": eigh.S.tolist(),
+        **{name: bodies[name] for name in ("Frob(H)^2", "Frob(H-H_K)^2", "frob_Qtop^2")},
+    }
+
+
+if __name__ == "__main__":
+    result = main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    Path(sys.argv[4]).write_text(json.dumps(result))

@@ -1,0 +1,224 @@
+"""Time and memory of the analysis: growth, against a naive one, and at full size from disk."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from applesandoranges.measuring import SketchStore
+from applesandoranges.overlap import best_mask_curve, largest_parameters, mask_curves
+from skerch.distributed_decompositions import (
+    Eigh,
+    create_hdf5_layout,
+    orthogonalize,
+    solve_core_seigh,
+)
+from skerch.distributed_measurements import innermeas_batch_torch
+from skerch.row_blocks import RowBlocks
+from skerch.ssrft import SSRFT
+
+from .analyse_store import FLAG
+from .harness import ROOT, Stages, case, scratch, seconds, summary
+from .naive import naive_overlap, naive_seigh
+from .synthetic import SEED, known_operator
+
+
+def sketch_in_memory(dim: int, outer: int, inner: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Measure the known operator; return ``Y`` ``[D, n_o]``, ``W`` ``[n_i, n_i]``, parameters."""
+    operator, Y, W = known_operator(dim), torch.empty(dim, outer), torch.empty(inner, inner)
+    Phi, Psi = (SSRFT((inner, dim), SEED + shift) for shift in (0, 1))
+    step = max(1, 2**24 // dim)
+    for begin in range(0, inner, step):
+        idxs = range(begin, min(begin + step, inner))
+        block = innermeas_batch_torch(idxs, operator, Phi, Psi)
+        W[:, idxs.start : idxs.stop] = block.inner
+        if begin < outer:
+            Y[:, begin : begin + step] = block.outer[:, : outer - begin]
+    return Y, W, operator.diagonal
+
+
+def decompose(Y: Tensor, W: Tensor) -> Eigh:
+    """Orthogonalise and solve the core."""
+    blocks, Psi = RowBlocks(Y), SSRFT((len(W), len(Y)), SEED + 1)
+    factor = orthogonalize(blocks, W[:, : Y.shape[1]])
+    return solve_core_seigh(blocks, W, Psi, True, factor)
+
+
+def fitted_power(sizes: Sequence[int], times: Sequence[float]) -> float:
+    """Return the slope of log time over log size, by least squares."""
+    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
+
+
+@case(
+    "analysis_growth",
+    "orthogonalise, core and overlap over D and n_o, with the fitted powers",
+    full={"dims": [10**4, 10**5, 10**6, 4 * 10**6], "outer": 50, "dim": 10**5,
+          "outers": [50, 100, 200, 500], "repeats": 3},
+    tiny={"dims": [100, 200], "outer": 4, "dim": 100, "outers": [4, 8], "repeats": 1},
+)  # fmt: skip
+def growth(
+    dims: list[int], outer: int, dim: int, outers: list[int], repeats: int
+) -> dict[str, Any]:
+    """Time the analysis in memory for each size."""
+    sizes = {"D": [(D, outer) for D in dims], "n_o": [(dim, n) for n in outers]}
+    results: dict[str, Any] = {}
+    for name, pairs in sizes.items():
+        rows, totals = [], []
+        for D, n in pairs:
+            Y, W, params = sketch_in_memory(D, n, 2 * n)
+            times: dict[str, list[float]] = {"core": [], "overlap": [], "best mask": []}
+            for _ in range(repeats):
+                eigh = decompose(Y, W)
+                mask = largest_parameters(params, n)
+                times["core"].append(seconds(lambda: decompose(Y, W)))  # noqa: B023
+                times["overlap"].append(seconds(lambda: mask_curves(eigh, [mask])))  # noqa: B023
+                times["best mask"].append(seconds(lambda: best_mask_curve(eigh)))  # noqa: B023
+            medians = {part: summary(values) for part, values in times.items()}
+            rows.append({"D": D, "n_o": n, "seconds": medians})
+            totals.append(sum(times["median"] for times in medians.values()))
+        # The smallest size costs what its few calls cost; the growth shows in the others.
+        first = min(1, len(pairs) - 2)
+        swept = [pair[0 if name == "D" else 1] for pair in pairs]
+        results[name] = {"rows": rows, "power": fitted_power(swept[first:], totals[first:])}
+    return results
+
+
+@case(
+    "analysis_naive",
+    "orthogonalise, core and overlap against the naive way, same run, same measurements",
+    full={"dim": 200_000, "outer": 304, "inner": 608, "repeats": 3},
+    tiny={"dim": 300, "outer": 6, "inner": 12, "repeats": 1},
+)
+def against_naive(dim: int, outer: int, inner: int, repeats: int) -> dict[str, Any]:
+    """Run both; the naive way once."""
+    Y, W, params = sketch_in_memory(dim, outer, inner)
+    found: dict[str, Any] = {}
+
+    def ours() -> None:
+        eigh = decompose(Y, W)
+        found["S"] = eigh.S
+        (found["curve"],) = mask_curves(eigh, [largest_parameters(params, outer)])
+
+    def naive() -> None:
+        found["naive S"], V = naive_seigh(Y, W, SEED)
+        found["naive curve"] = naive_overlap(V, params)
+
+    ours_seconds = [seconds(ours) for _ in range(repeats)]
+    naive_seconds = seconds(naive)
+    difference = (found["S"] - found["naive S"]).abs().max() / found["S"].abs().max()
+    return {
+        "seconds": summary(ours_seconds),
+        "naive_seconds": naive_seconds,
+        "ratio": naive_seconds / summary(ours_seconds)["median"],
+        "eigenvalue_difference": float(difference),
+        "curve_difference": float((found["curve"] - found["naive curve"]).abs().max()),
+    }
+
+
+def make_store(directory: Path, dim: int, outer: int, inner: int, block: int) -> dict[str, float]:
+    """Measure the known operator into a store; return seconds per stage."""
+    operator = known_operator(dim)
+    create_hdf5_layout(directory, (dim, dim), np.dtype("f4"), outer, inner, symmetric=True)
+    store = SketchStore(directory, outer, inner, dim)
+    Phi, Psi = (SSRFT((inner, dim), SEED + shift) for shift in (0, 1))
+    (directory / "sizes.json").write_text(json.dumps({"dim": dim, "outer": outer, "inner": inner}))
+    stage = Stages()
+    for begin in range(0, inner, block):
+        idxs = range(begin, min(begin + block, inner))
+        found = stage("computing", partial(innermeas_batch_torch, idxs, operator, Phi, Psi))
+        for i, idx in enumerate(idxs):
+            outer_values, inner_values = (
+                np.ascontiguousarray(values[:, i].numpy()) for values in (found.outer, found.inner)
+            )
+            write = partial(store.write, idx, outer_values, inner_values, FLAG)
+            stage("storing", partial(write, {"operator": "known"}))
+    return stage.seconds
+
+
+def analyse(directory: Path, budget: int, num_a_posteriori: int) -> dict[str, Any]:
+    """Run :mod:`benchmarks.analyse_store` in a process of its own."""
+    output = directory / "analysis.json"
+    words = [str(directory), str(budget), str(num_a_posteriori), str(output)]
+    subprocess.run([sys.executable, "-m", "benchmarks.analyse_store", *words], cwd=ROOT, check=True)
+    return json.loads(output.read_text())
+
+
+def errors(result: dict[str, Any], dim: int) -> dict[str, float]:
+    """Compare with the known eigenvalues ``k^-1`` and the norms that follow from them."""
+    S = torch.tensor(result["S"]).abs()
+    true = torch.arange(1, dim + 1, dtype=torch.float64).reciprocal()
+    relative = (S - true[: len(S)]).abs() / true[: len(S)]
+    tail = float(true[len(S) :].square().sum())
+    return {
+        "top_tenth": float(relative[: max(1, len(S) // 10)].max()),
+        "residual_over_best_residual": (result["Frob(H-H_K)^2"] / tail) ** 0.5,
+        "estimated_over_true_norm": (result["Frob(H)^2"] / float(true.square().sum())) ** 0.5,
+    }
+
+
+@case(
+    "analysis_memory",
+    "D = 4e6, n_o = 200 from disk, with 1 GB and with much memory",
+    full={"dim": 4_000_000, "outer": 200, "inner": 400, "budget": 10**9, "large": 10**10,
+          "block": 8, "num_a_posteriori": 30},
+    tiny={"dim": 500, "outer": 4, "inner": 8, "budget": 10**5, "large": 10**9, "block": 3,
+          "num_a_posteriori": 3},
+    long=True,
+)  # fmt: skip
+def memory(
+    dim: int, outer: int, inner: int, budget: int, large: int, block: int, num_a_posteriori: int
+) -> dict[str, Any]:
+    """Analyse the same store with both budgets, each in a process of its own."""
+    with scratch() as temporary:
+        directory = Path(temporary)
+        made = make_store(directory, dim, outer, inner, block)
+        runs = {name: analyse(directory, b, num_a_posteriori)
+                for name, b in (("budget", budget), ("large", large))}  # fmt: skip
+    pairs = {
+        name: (np.array(runs["budget"][name]), np.array(runs["large"][name]))
+        for name in ("S", "frob_Qtop^2", "Frob(H)^2", "Frob(H-H_K)^2")
+    }
+    return {
+        "making_seconds": made,
+        "differences": {
+            name: float(np.abs(a - b).max() / np.abs(b).max()) for name, (a, b) in pairs.items()
+        },
+        "errors": errors(runs["budget"], dim),
+        "runs": {
+            name: {k: v for k, v in run.items() if not isinstance(v, list)}
+            for name, run in runs.items()
+        },
+    }
+
+
+@case(
+    "analysis_3c3d",
+    "the analysis of a full CIFAR-10 3c3d sketch: D = 895210, n_o = 1000, n_i = 2000",
+    full={"dim": 895_210, "outer": 1000, "inner": 2000, "budget": 4 * 10**9, "block": 36,
+          "num_a_posteriori": 30},
+    tiny={"dim": 500, "outer": 6, "inner": 12, "budget": 10**6, "block": 5,
+          "num_a_posteriori": 3},
+    long=True,
+)  # fmt: skip
+def full_3c3d(
+    dim: int, outer: int, inner: int, budget: int, block: int, num_a_posteriori: int
+) -> dict[str, Any]:
+    """Measure a known operator of that size into a store and analyse it as 10d does."""
+    with scratch() as temporary:
+        directory = Path(temporary)
+        made = make_store(directory, dim, outer, inner, block)
+        run = analyse(directory, budget, num_a_posteriori)
+    return {
+        "making_seconds": made,
+        "errors": errors(run, dim),
+        "run": {k: v for k, v in run.items() if not isinstance(v, list)},
+    }

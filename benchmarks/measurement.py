@@ -1,0 +1,143 @@
+"""Cost of one measurement, relative to one pass of gradients over the same data."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from applesandoranges.hessian_engines import ProductPlan, ProductSettings
+from applesandoranges.jsonlog import JsonLog
+from applesandoranges.measuring import DTYPE, SketchStore, measure
+from skerch.distributed_decompositions import create_hdf5_layout
+from skerch.distributed_measurements import innermeas_batch_torch
+
+from .harness import case, scratch, seconds, summary
+from .synthetic import problem_batches, synthetic_hessian
+
+TINY = {"num_data": 4, "batch_size": 4, "outer": 2, "num": 3, "repeats": 1, "vectors": 2}
+
+
+def measurement_costs(
+    problem: str,
+    num_data: int,
+    batch_size: int,
+    outer: int,
+    num: int,
+    repeats: int,
+    vectors: int | None,
+    engine: str,
+) -> dict[str, Any]:
+    """Time gradients, products, transforms and storing, in turns.
+
+    Args:
+        problem: Which network.
+        num_data: Data points.
+        batch_size: Data points per mini-batch.
+        outer: Outer measurements of the sketch; there are twice as many inner ones.
+        num: How many measurements are made in a repetition.
+        repeats: Repetitions.
+        vectors: Vectors per product; ``None`` as 10c does without being told.
+        engine: ``auto``, or one engine, which then needs no trial.
+    """
+    built, data = problem_batches(problem, num_data, batch_size)
+    params = list(built.net.parameters())
+
+    def gradient() -> None:
+        for X, y in data:
+            torch.autograd.grad(built.criterion(built.net(X), y), params)
+
+    with scratch() as temporary, contextlib.redirect_stdout(io.StringIO()):
+        directory = Path(temporary)
+        plan = None if engine == "auto" else ProductPlan(engine, vectors or num, {}, {})
+        settings = ProductSettings(engine, vectors)
+        recorded = synthetic_hessian(built, data, directory, settings, plan)
+        operator, inner, D = recorded.operator, 2 * outer, recorded.dim
+        store = SketchStore(directory / "store", outer, inner, D)
+        create_hdf5_layout(store.directory, (D, D), np.dtype("f4"), outer, inner, symmetric=True)
+        Phi, Psi = recorded.test_matrices(inner)
+        # Half of a sketch are outer measurements, with two files each: so here.
+        idxs = [*range(num // 2), *range(outer, outer + num - num // 2)]
+        blocks = [idxs[i : i + operator.plan.vectors] for i in range(0, num, operator.plan.vectors)]
+        V = Psi.rows(blocks[0], DTYPE).T
+        times: dict[str, list[float]] = {
+            name: [] for name in ("gradient", "product", "transforms", "computing", "measuring")
+        }
+        storing = []
+        gradient()
+        operator @ V[:, :1]
+        for repeat in range(repeats):
+            times["gradient"] += [seconds(gradient) for _ in range(3)]
+            HV = operator @ V
+            times["product"].append(seconds(lambda: operator @ V) / V.shape[1])
+            times["transforms"].append(
+                seconds(partial(_transform, Psi, Phi, blocks[0], HV)) / V.shape[1]
+            )
+            times["computing"].append(
+                sum(
+                    seconds(partial(innermeas_batch_torch, block, operator, Phi, Psi, DTYPE))
+                    for block in blocks
+                )
+                / num
+            )
+            with JsonLog(directory / f"{repeat}.log") as log:
+                flag = f"measured{repeat}"
+                times["measuring"].append(
+                    seconds(lambda: measure(recorded, store, idxs, flag, log)) / num  # noqa: B023
+                )
+            storing.append(seconds(partial(_store, store, recorded, idxs, HV)) / num)
+    reference = summary(times["gradient"])["median"]
+    return {
+        "num_params": D,
+        "plan": operator.plan.summary(),
+        "seconds": {name: summary(values) for name, values in times.items()},
+        "per_gradient": {
+            name: summary([value / reference for value in values])
+            for name, values in times.items()
+            if name != "gradient"
+        },
+        "storing_alone_seconds": summary(storing),
+        "storing_added_seconds": summary(
+            [a - b for a, b in zip(times["measuring"], times["computing"], strict=True)]
+        ),
+    }
+
+
+def _transform(Psi: Any, Phi: Any, block: list[int], HV: torch.Tensor) -> None:
+    Psi.rows(block, DTYPE)
+    Phi @ HV
+
+
+def _store(store: SketchStore, recorded: Any, idxs: list[int], HV: torch.Tensor) -> None:
+    values = np.ascontiguousarray(HV[:, 0].numpy()), np.ones(store.num_inner, "f4")
+    provenance = recorded.sketch_provenance(store.num_outer, store.num_inner)
+    for idx in idxs:
+        store.write(idx, *values, "alone", provenance)
+
+
+def _register(name: str, problem: str, **full: Any) -> None:
+    what = f"{problem}: products, transforms and storing against one gradient pass"
+    case(name, what, {"problem": problem, **full}, TINY)(measurement_costs)
+
+
+_register(
+    "measurement_mnist_mini", "mnist_mini", num_data=500, batch_size=500, outer=355, num=512,
+    repeats=5, vectors=None, engine="auto",
+)  # fmt: skip
+_register(
+    "measurement_3c3d", "cifar10det_3c3d", num_data=500, batch_size=128, outer=1000, num=24,
+    repeats=1, vectors=24, engine="graph",
+)  # fmt: skip
+_register(
+    "measurement_allcnnc", "cifar100det_allcnnc", num_data=40, batch_size=40, outer=1000, num=8,
+    repeats=1, vectors=8, engine="graph",
+)  # fmt: skip
+_register(
+    "measurement_resnet18", "imagenetdet_resnet18", num_data=8, batch_size=8, outer=1500, num=4,
+    repeats=1, vectors=4, engine="graph",
+)  # fmt: skip

@@ -1,0 +1,308 @@
+"""Makes ``docs/performance.md`` and its plots from the JSON files of the benchmarks.
+
+``python -m benchmarks.report [--results DIR] [--docs DIR]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from applesandoranges.plots import line_styles, plt
+
+from .harness import RESULTS, ROOT, cases
+
+Record = dict[str, Any]
+
+INTRODUCTION = """# Time and memory
+
+Everything here was made by
+
+```
+make bench                                                # or: python -m benchmarks NAME ...
+python -m benchmarks --all                                # with the long cases (8 GB of disk)
+python -m benchmarks.report                               # writes this file
+```
+
+from the JSON files in [benchmarks/results](../benchmarks/results), which hold parameters,
+environment, commit, medians, ranges and peak memory. Ratios are to something measured in the same
+run. Where a line has a range, it is from the smallest to the largest of several repetitions.
+
+The GPU path (results leave through pinned memory; TensorFloat-32 is off unless `ALLOW_TF32=true`)
+**was not measured**: there was no GPU, and its tests (`pytest -m gpu`) were not run either. So what
+TensorFloat-32 costs in accuracy is not measured; its mantissa of 10 bits suggests relative errors
+of about 1e-3 in products that have about 1e-6 otherwise.
+"""
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return rows as a Markdown table."""
+    names = list(rows[0])
+    lines = [names, ["---"] * len(names), *([str(row[name]) for name in names] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def spread(values: dict[str, Any], unit: str = "", factor: float = 1.0) -> str:
+    """Return a median with its range."""
+    low, middle, high = (factor * values[name] for name in ("min", "median", "max"))
+    text = f"{middle:.3g}{unit}"
+    return text if values["runs"] == 1 else f"{text} ({low:.3g} to {high:.3g})"
+
+
+def gigabytes(num_bytes: float) -> str:
+    """Return bytes as GB."""
+    return f"{num_bytes / 1e9:.2f} GB"
+
+
+def measurement_section(records: dict[str, Record], docs: Path) -> str:
+    """Return the costs of a measurement."""
+    rows = []
+    for record in (r for n, r in records.items() if n.startswith("measurement_")):
+        results, parameters = record["results"], record["parameters"]
+        per = results["per_gradient"]
+        rows.append(
+            {
+                "problem": parameters["problem"],
+                "D": f"{results['num_params']:,}",
+                "points": parameters["num_data"],
+                "engine": results["plan"]["engine"],
+                "gradient pass": spread(results["seconds"]["gradient"], " ms", 1e3),
+                "HVP": spread(per["product"]),
+                "both SSRFTs": spread(per["transforms"]),
+                "one measurement": spread(per["computing"]),
+                "storing alone": spread(results["storing_alone_seconds"], " ms", 1e3),
+                "storing adds": spread(results["storing_added_seconds"], " ms", 1e3),
+            }
+        )
+    text = (
+        "HVP, SSRFTs and their sum are in gradient passes over the same points. *Storing alone* "
+        "writes a measurement's files and does nothing else; *storing adds* is the difference "
+        "between 10c's loop (which writes while it computes, and logs) and computing alone.\n\n"
+    )
+    text += table(rows)
+    if {"measurement_3c3d", "analysis_3c3d"} <= records.keys():
+        text += "\n\n" + _full_estimate(records)
+    return text
+
+
+def _full_estimate(records: dict[str, Record]) -> str:
+    measured = records["measurement_3c3d"]["results"]["seconds"]["measuring"]["median"]
+    analysis = records["analysis_3c3d"]
+    inner = analysis["parameters"]["inner"]
+    took = sum(analysis["results"]["run"]["seconds"].values())
+    return (
+        f"A full CIFAR-10 3c3d Hessian (n_o = {analysis['parameters']['outer']}, n_i = {inner}) is "
+        f"estimated from these parts at {inner} x {measured:.2f} s = {inner * measured / 60:.0f} "
+        f"minutes of measuring, and {took / 60:.1f} minutes of analysis, which was run (below)."
+    )
+
+
+def growth_section(records: dict[str, Record], docs: Path) -> str:
+    """Return how the analysis grows, with a plot."""
+    results = records["analysis_growth"]["results"]
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
+    text = ""
+    for ax, (name, found) in zip(axes, results.items(), strict=True):
+        rows, parts = found["rows"], list(found["rows"][0]["seconds"])
+        for part, style in zip(parts, line_styles(len(parts)), strict=True):
+            medians = [row["seconds"][part]["median"] for row in rows]
+            ax.loglog([row[name] for row in rows], medians, marker="o", label=part, **style)
+        other = "n_o" if name == "D" else "D"
+        ax.set_xlabel(f"{name} ({other} = {rows[0][other]:,})")
+        text += f"Over {name}, total time grows with the power {found['power']:.2f}. "
+    axes[0].set_ylabel("seconds")
+    axes[0].legend()
+    path = docs / "performance_growth.png"
+    figure.savefig(path)
+    plt.close(figure)
+    rows = [
+        {
+            "D": f"{row['D']:,}",
+            "n_o": row["n_o"],
+            **{part: spread(values, " s") for part, values in row["seconds"].items()},
+        }
+        for found in results.values()
+        for row in found["rows"]
+    ]
+    text += "(Least squares in logarithms, without the smallest size.)\n\n"
+    return f"{text}![Growth of the analysis]({path.name})\n\n{table(rows)}"
+
+
+def naive_section(records: dict[str, Record], docs: Path) -> str:
+    """Return the ratio to the naive analysis."""
+    record = records["analysis_naive"]
+    results, parameters = record["results"], record["parameters"]
+    return (
+        f"At D = {parameters['dim']:,}, n_o = {parameters['outer']}, n_i = {parameters['inner']}, "
+        f"orthogonalising, solving the core and the overlap for all k take "
+        f"{spread(results['seconds'], ' s')}; a Householder QR of the whole matrix, SSRFT rows one "
+        f"by one and one overlap after the other take {results['naive_seconds']:.1f} s: "
+        f"**{results['ratio']:.0f} times** as long, with the same eigenvalues up to "
+        f"{results['eigenvalue_difference']:.1g} of the largest."
+    )
+
+
+def store_section(records: dict[str, Record], docs: Path) -> str:
+    """Return time and memory of analyses from disk."""
+    runs = []
+    if "analysis_memory" in records:
+        record = records["analysis_memory"]
+        parameters = record["parameters"]
+        budgets = {"budget": parameters["budget"], "large": parameters["large"]}
+        for name, budget in budgets.items():
+            runs.append((parameters, budget, record["results"]["runs"][name]))
+    if "analysis_3c3d" in records:
+        record = records["analysis_3c3d"]
+        runs.append(
+            (record["parameters"], record["parameters"]["budget"], record["results"]["run"])
+        )
+    rows = [
+        {
+            "D": f"{parameters['dim']:,}",
+            "n_o / n_i": f"{parameters['outer']} / {parameters['inner']}",
+            "budget": gigabytes(budget),
+            **{name: f"{value:.1f} s" for name, value in run["seconds"].items()},
+            "peak RSS": gigabytes(run["peak_rss_bytes"]),
+            "of it at start": gigabytes(run["rss_at_start_bytes"]),
+            "max abs Q^T Q - I": f"{run['off_orthonormal']:.1g}",
+        }
+        for parameters, budget, run in runs
+    ]
+    text = (
+        "10d's functions on a store of real size, in a process of its own. The measurements are "
+        "those of a diagonal matrix with entries +-1/k in random places, whose eigenpairs are "
+        "known. The budget is for arrays; Python and its libraries take what is resident at the "
+        "start.\n\n" + table(rows)
+    )
+    for name in ("analysis_memory", "analysis_3c3d"):
+        if name in records:
+            found = records[name]["results"]["errors"]
+            text += (
+                f"\n\nErrors at D = {records[name]['parameters']['dim']:,}: eigenvalues of the top "
+                f"tenth off by at most {100 * found['top_tenth']:.2g} %, residual "
+                f"{found['residual_over_best_residual']:.2f} times that of the best "
+                f"approximation of this rank."
+            )
+    if "analysis_memory" in records:
+        worst = max(records["analysis_memory"]["results"]["differences"].values())
+        text += f" Both budgets give the same results up to {worst:.1g}, relatively."
+    return text
+
+
+def pipeline_section(records: dict[str, Record], docs: Path) -> str:
+    """Return the shares of the scripts."""
+    record = records["pipeline"]
+    parameters, results = record["parameters"], record["results"]
+    rows = [
+        {
+            "script": name,
+            "seconds": f"{value:.1f}",
+            "share": f"{100 * results['shares'][name]:.0f} %",
+        }
+        for name, value in results["seconds"].items()
+    ]
+    return (
+        f"mnist_mini, one Hessian of {parameters['num_data']} points after {parameters['steps']} "
+        f"steps, n_o = {parameters['outer']}, n_i = {parameters['inner']}: "
+        f"{results['total_seconds']:.0f} s in all. Each script starts a Python with PyTorch "
+        f"(*start-up alone*, part of every line).\n\n" + table(rows)
+    )
+
+
+def peers_section(records: dict[str, Record], docs: Path) -> str:
+    """Return SEIGH beside other solvers."""
+    record = records["peers"]
+    results = record["results"]
+    rows = [
+        {
+            "method": name,
+            "seconds": f"{found['seconds']:.1f}",
+            "products": found["products"],
+            "largest eigenvalue error / largest eigenvalue": f"{found['eigenvalue_error']:.1g}",
+            "overlap with the exact subspace": f"{found['subspace_overlap']:.4f}",
+            "residual / best residual": f"{found['residual_over_best_residual']:.4f}",
+        }
+        for name, found in results["methods"].items()
+    ]
+    exact = results["exact_seconds"]
+    return (
+        f"The {record['parameters']['k']} pairs of largest magnitude of the Hessian of mnist_mini "
+        f"(D = {results['num_params']:,}), through the same operator. For comparison: all "
+        f"{results['num_params']:,} products take {exact['products']:.0f} s, the dense "
+        f"eigendecomposition {exact['eigh']:.0f} s.\n\n"
+        + table(rows)
+        + "\n\nOnly SEIGH's products "
+        "are independent of each other, so that they can be spread over jobs."
+    )
+
+
+#: Title, cases of which at least one must be there, and what writes the section.
+SECTIONS: list[tuple[str, tuple[str, ...], Callable[[dict[str, Record], Path], str]]] = [
+    ("One measurement", ("measurement_",), measurement_section),
+    ("Growth of the analysis", ("analysis_growth",), growth_section),
+    ("Against the naive way", ("analysis_naive",), naive_section),
+    ("Analysis from disk", ("analysis_memory", "analysis_3c3d"), store_section),
+    ("The whole pipeline", ("pipeline",), pipeline_section),
+    ("Other eigensolvers", ("peers",), peers_section),
+]
+
+
+def read_records(directory: Path) -> dict[str, Record]:
+    """Return the records of full size, in the order of the cases."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))}
+    return {n: found[n] for n in cases() if n in found and found[n]["size"] == "full"}
+
+
+def conditions(records: dict[str, Record]) -> str:
+    """Return when and on what each case ran."""
+    rows = [
+        {
+            "case": name,
+            "date": record["date"],
+            "commit": record["commit"][:8] + (" with changes" if record["changed"] else ""),
+            "processor": f"{record['environment']['processor']}, {record['environment']['cores']} "
+            f"cores, {record['environment']['threads']} threads",
+            "torch": record["environment"]["packages"]["torch"],
+            "load before": f"{record['load_before']:.1f}",
+            "seconds": f"{record['wall_seconds']:.0f}",
+            "peak RSS": gigabytes(record["peak_rss_bytes"]),
+        }
+        for name, record in records.items()
+    ]
+    return table(rows)
+
+
+def write(results: Path, docs: Path) -> Path:
+    """Write the document; sections without results are left out."""
+    from . import __main__  # noqa: F401  # registers the cases
+
+    records = read_records(results)
+    if not records:
+        raise SystemExit(f"{results}: no results of full size; run python -m benchmarks first")
+    docs.mkdir(parents=True, exist_ok=True)
+    parts = [INTRODUCTION]
+    for title, names, section in SECTIONS:
+        if any(record.startswith(names) for record in records):
+            parts.append(f"## {title}\n\n{section(records, docs)}\n")
+    parts.append(f"## Conditions\n\n{conditions(records)}\n")
+    path = docs / "performance.md"
+    path.write_text("\n".join(parts))
+    return path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the document."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    args = parser.parse_args(argv)
+    print(write(args.results, args.docs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
