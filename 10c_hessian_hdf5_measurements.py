@@ -15,6 +15,7 @@ from applesandoranges.recorded_hessian import RecordedHessianConfig, load_record
 from applesandoranges.resources import budget_bytes
 from applesandoranges.script_config import key, run_script
 from applesandoranges.software import made_with
+from skerch.hdf5_files import remove_stale_asides
 
 
 @dataclass
@@ -47,6 +48,7 @@ def main(config: Config) -> None:
         done = sum(store.is_measured(idx, config.SUCCESS_FLAG, provenance) for idx in idxs)
         return {"measured": done, "missing": len(idxs) - done}
 
+    remove_stale_asides(directory)
     with JsonLog(recorded.run_dir / name) as log, logs_stop(log, summary):
         log("CONFIG", asdict(config) | {"MEASUREMENT_IDXS": idxs})
         log("GLOBALS", provenance | {"made_with": made_with()})

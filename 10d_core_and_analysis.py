@@ -17,7 +17,7 @@ from applesandoranges.analysis import (
     check_analysis,
     log_analysis,
 )
-from applesandoranges.jsonlog import JsonLog, file_stamp
+from applesandoranges.jsonlog import JsonLog, file_stamp, logs_stop
 from applesandoranges.merging import Merge, sketch_sizes
 from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
 from applesandoranges.resources import budget_bytes
@@ -52,7 +52,11 @@ def main(config: Config) -> None:
 
     where = {"step": config.STEP, "H_test": config.TEST_HESSIAN}
     suffix = f"__step={config.STEP}__test={config.TEST_HESSIAN}.log"
-    with JsonLog(recorded.run_dir / f"{file_stamp()}[{Path(__file__).name}]{suffix}") as log:
+    merged: list[str] = []
+    with (
+        JsonLog(recorded.run_dir / f"{file_stamp()}[{Path(__file__).name}]{suffix}") as log,
+        logs_stop(log, lambda: where | {"merged": merged}),
+    ):
         log("CONFIG", asdict(config))
         facts = {"num_params": recorded.dim, "data_source": recorded.source}
         log("GLOBALS", provenance | facts | {"made_with": made_with()})
@@ -62,6 +66,7 @@ def main(config: Config) -> None:
             log("INFO", [f"Merging {name} measurements", where])
             if not merge.run(config.DELETE_MERGED_SUBFILES):
                 log("INFO", [f"The {name} measurements were merged before", where])
+            merged.append(name)
         with inner.open() as inner_file, outer.open() as outer_file:
             device = recorded.problem.device
             W = torch.from_numpy(inner_file["data"][:]).to(device, torch.float64)

@@ -21,6 +21,7 @@ from applesandoranges.analysis import (
 )
 from applesandoranges.exact import check_exact_memory, dense_matrix, exact_eigh, exact_results
 from applesandoranges.hessian import make_hessian, parameter_vector
+from applesandoranges.jsonlog import logs_stop
 from applesandoranges.measuring import block_size_within
 from applesandoranges.names import check_name
 from applesandoranges.problems import PROBLEMS
@@ -58,11 +59,14 @@ def main(config: Config) -> None:
     block_size = block_size_within(budget, dim)
     run = prepare_run(config, Path(__file__).name)
 
+    done: list[tuple[int, str]] = []
+
     def analyse(step: int) -> None:
         for split in splits:
             analyse_hessian(config, run, step, split, block_size)
+            done.append((step, split))
 
-    with run.log:
+    with run.log, logs_stop(run.log, lambda: {"analysed": done}):
         train(run, analyse)
         run.log("INFO", ["Test done", {"log": run.log.path}])
 

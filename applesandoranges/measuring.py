@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from skerch import INNER_FMT, LO_FMT
 from skerch.distributed_decompositions import check_sizes
 from skerch.distributed_measurements import innermeas_batch_torch
-from skerch.hdf5_files import differences
+from skerch.hdf5_files import check_writable, differences
 from skerch.measurement_store import DistributedHDF5
 from skerch.utils import InputError, NumericalError, StoreError
 
@@ -25,6 +25,8 @@ from .software import made_with
 
 #: More vectors per product than this did not speed up any problem.
 MAX_BLOCK_SIZE = 64
+
+STORE_DTYPE = torch.empty(0, dtype=DTYPE).numpy().dtype
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,6 @@ class SketchStore:
     def check(self) -> None:
         """Raise :class:`InputError` unless the store on disk has these sizes and our dtype."""
         check_sizes((self.dim, self.dim), self.num_outer, self.num_inner)
-        dtype = torch.empty(0, dtype=DTYPE).numpy().dtype
         for fmt, shape in (
             (LO_FMT, (self.dim, self.num_outer)),
             (INNER_FMT, (self.num_inner, self.num_inner)),
@@ -49,10 +50,11 @@ class SketchStore:
                 raise InputError(
                     f"{path}: no such store; python -m skerch create_hdf5_layout makes one"
                 )
+            check_writable(self.directory)
             found = DistributedHDF5.load_virtual(path)
-            if found.shape != shape or found.dtype != dtype:
+            if found.shape != shape or found.dtype != STORE_DTYPE:
                 raise InputError(
-                    f"{path}: expected shape {shape} and dtype {dtype}, "
+                    f"{path}: expected shape {shape} and dtype {STORE_DTYPE}, "
                     f"found {found.shape} and {found.dtype}"
                 )
 
@@ -66,8 +68,10 @@ class SketchStore:
     def is_measured(self, idx: int, flag: str, provenance: dict[str, Any]) -> bool:
         """Say whether measurement ``idx`` is there, whole and of this very Hessian."""
         try:
-            for path in self.subpaths(idx):
-                found = DistributedHDF5.load(path)
+            for path, dim in zip(
+                reversed(self.subpaths(idx)), (self.num_inner, self.dim), strict=False
+            ):
+                found = DistributedHDF5.load(path, dim, STORE_DTYPE)
                 if found.flag != flag or differences(provenance, found.provenance):
                     return False
         except StoreError:

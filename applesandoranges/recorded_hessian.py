@@ -133,7 +133,7 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     training_log, params_path = Path(config.TRAINING_LOGPATH), Path(config.PARAMS_PATH)
     obs_datasets, test = Path(config.OBS_DATASETS).expanduser(), config.TEST_HESSIAN
     log = read_log(training_log)
-    trained, run = log.first("CONFIG"), log.first("GLOBALS")
+    trained, run = _facts(log, "CONFIG"), _facts(log, "GLOBALS")
     params_file = IncrementalHDF5(params_path)
     doubts = _check_same_run(log, run, params_file, config.ALLOW_UNKNOWN_PROVENANCE)
     entry = params_file.find(step=config.STEP)
@@ -157,7 +157,7 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     ):
         raise InputError(
             f"{obs_datasets}: these are not the data of the training ({training_log}, data source "
-            f"{run['data_source']!r}, here {problem.data.source!r})"
+            f"{run.get('data_source')!r}, here {problem.data.source!r})"
         )
     operator = make_hessian(
         problem.net, problem.criterion, problem.hessian_data(split, num_data), num_data
@@ -183,6 +183,25 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
         identity=identity,
         doubts=doubts,
     )
+
+
+#: What a training log must say for its Hessians to be rebuilt, and as what.
+_NEEDED: dict[str, dict[str, type]] = {
+    "CONFIG": {"PROBLEM": str, "RANDOM_SEED": int, "NUM_HESSIAN_DATAPOINTS": int},
+    "GLOBALS": {"batch_size": int, "param_shapes": list, "H_train_idxs": list, "H_test_idxs": list},
+}
+
+
+def _facts(log: Log, header: str) -> dict[str, Any]:
+    """Return what a line of the training log says, made sure that it says what is needed."""
+    body = log.first(header)
+    for name, expected in _NEEDED[header].items():
+        if type(body.get(name)) is not expected:
+            raise InputError(
+                f"{log.path}: expected {name} ({expected.__name__}) in its {header} line, "
+                f"found {body.get(name)!r}"
+            )
+    return body
 
 
 def _check_same_run(

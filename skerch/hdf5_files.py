@@ -20,7 +20,7 @@ from typing import Any
 
 import h5py
 
-from .utils import SkerchError, StoreError
+from .utils import InputError, SkerchError, StoreError
 
 PROVENANCE, MADE_WITH = "provenance", "made_with"
 
@@ -33,14 +33,24 @@ def _host() -> str:
     return os.uname().nodename.replace(".", "-")
 
 
+def check_writable(directory: Path) -> None:
+    """Raise :class:`InputError` if no file can be made in ``directory``: before hours of work."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise InputError(f"{directory}: nothing can be written there; check its permissions")
+
+
 @contextlib.contextmanager
-def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Yield a path beside ``path`` that replaces it at the end, or vanishes on an error.
+def replacing(path: Path, durable: bool = False, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a path beside ``path`` that takes its name at the end, or vanishes on an error.
 
     Args:
         path: The file.
         durable: Wait until the content is on the disk before it takes the name, so that it survives
             a power cut. Costs milliseconds: for files whose loss costs more than one measurement.
+        overwrite: Replace a file that is there by then.
+
+    Raises:
+        InputError: If there is one that must not be replaced.
     """
     aside = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -48,10 +58,24 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
         if durable:
             with open(aside, "rb") as file:
                 os.fsync(file.fileno())
-        os.replace(aside, path)
+        _publish(aside, path, overwrite)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def _publish(aside: Path, path: Path, overwrite: bool) -> None:
+    if not overwrite:
+        try:
+            os.link(aside, path)  # fails if another process was faster, which a renaming does not
+        except OSError:
+            if path.exists():
+                raise InputError(f"{path}: appeared in the meantime; it is left alone") from None
+            # else a file system without hard links
+        else:
+            aside.unlink()
+            return
+    os.replace(aside, path)
 
 
 def remove_stale_asides(directory: Path) -> None:
@@ -112,7 +136,8 @@ def own_dataset(file: h5py.File, name: str, virtual: bool = False) -> h5py.Datas
         raise StoreError(f"{where} does not hold its data itself")
     if dataset.is_virtual != virtual:
         raise StoreError(f"{where}: expected {'a virtual' if virtual else 'an ordinary'} data set")
-    if virtual and any(Path(s.file_name).name != s.file_name for s in dataset.virtual_sources()):
+    here = Path(file.filename).absolute().parent
+    if virtual and any((here / s.file_name).parent != here for s in dataset.virtual_sources()):
         raise StoreError(f"{where} points outside its directory")
     return dataset
 
