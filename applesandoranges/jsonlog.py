@@ -21,7 +21,7 @@ import coloredlogs
 import pandas as pd
 from humanfriendly.terminal import terminal_supports_colors
 
-from skerch.interruptions import Interrupted, stopped_by
+from skerch.interruptions import Interrupted, interruptible
 from skerch.utils import InputError
 
 TIME_FORMAT = "%Y-%m-%d_%H:%M:%S.%f"
@@ -100,9 +100,10 @@ def as_logged(body: dict[str, Any]) -> dict[str, Any]:
 def logs_stop(log: JsonLog, summary: Callable[[], dict[str, Any]]) -> Iterator[None]:
     """Log a signal that ends what is inside (Ctrl-C, SIGTERM), with what is done by then."""
     try:
-        yield
-    except (KeyboardInterrupt, Interrupted) as stop:
-        log("INFO", ["Stopped before the end", {"by": stopped_by(stop)[0]} | summary()])
+        with interruptible():
+            yield
+    except Interrupted as stop:
+        log("INFO", ["Stopped before the end", {"by": str(stop)} | summary()])
         raise
 
 

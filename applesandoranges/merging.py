@@ -73,9 +73,10 @@ class Merge:
             self.virtual, self.flag, self.provenance, self.allow_unknown
         )
         if report.without_provenance:
+            which = format_indices(report.without_provenance)
             raise StoreError(
-                f"{self.virtual}: measurements {format_indices(report.without_provenance)} do not say "
-                "of which Hessian they are; ALLOW_UNKNOWN_PROVENANCE=true takes them on trust"
+                f"{self.virtual}: measurements {which} do not say of which Hessian they are; "
+                "ALLOW_UNKNOWN_PROVENANCE=true takes them on trust"
             )
         report.require_complete()
         return self._doubts(report.provenance)

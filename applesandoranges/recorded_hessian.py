@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +135,7 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     training_log, params_path = Path(config.TRAINING_LOGPATH), Path(config.PARAMS_PATH)
     obs_datasets, test = Path(config.OBS_DATASETS).expanduser(), config.TEST_HESSIAN
     log = read_log(training_log)
-    trained, run = _facts(log, "CONFIG"), _facts(log, "GLOBALS")
+    trained, run = _facts(log)
     params_file = IncrementalHDF5(params_path)
     doubts = _check_same_run(log, run, params_file, config.ALLOW_UNKNOWN_PROVENANCE)
     entry = params_file.find(step=config.STEP)
@@ -185,23 +187,32 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     )
 
 
-#: What a training log must say for its Hessians to be rebuilt, and as what.
-_NEEDED: dict[str, dict[str, type]] = {
-    "CONFIG": {"PROBLEM": str, "RANDOM_SEED": int, "NUM_HESSIAN_DATAPOINTS": int},
-    "GLOBALS": {"batch_size": int, "param_shapes": list, "H_train_idxs": list, "H_test_idxs": list},
-}
+def _is_int(value: Any, begin: int, end: float = math.inf) -> bool:
+    return type(value) is int and begin <= value < end
 
 
-def _facts(log: Log, header: str) -> dict[str, Any]:
-    """Return what a line of the training log says, made sure that it says what is needed."""
-    body = log.first(header)
-    for name, expected in _NEEDED[header].items():
-        if type(body.get(name)) is not expected:
+#: What a training log must say for its Hessians to be rebuilt: header, name, what it is.
+_NEEDED: tuple[tuple[str, str, str, Callable[[Any], bool]], ...] = (
+    ("CONFIG", "PROBLEM", "a text", lambda value: isinstance(value, str)),
+    ("CONFIG", "RANDOM_SEED", "a seed", lambda value: _is_int(value, 0, 2**32)),
+    ("CONFIG", "NUM_HESSIAN_DATAPOINTS", "a number", lambda value: _is_int(value, 1)),
+    ("GLOBALS", "batch_size", "a number", lambda value: _is_int(value, 1)),
+    ("GLOBALS", "param_shapes", "a list", lambda value: isinstance(value, list)),
+    ("GLOBALS", "H_train_idxs", "a list", lambda value: isinstance(value, list)),
+    ("GLOBALS", "H_test_idxs", "a list", lambda value: isinstance(value, list)),
+)
+
+
+def _facts(log: Log) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the bodies of CONFIG and GLOBALS, made sure that they say what is needed."""
+    bodies = {header: log.first(header) for header in ("CONFIG", "GLOBALS")}
+    for header, name, what, is_valid in _NEEDED:
+        value = bodies[header].get(name)
+        if not is_valid(value):
             raise InputError(
-                f"{log.path}: expected {name} ({expected.__name__}) in its {header} line, "
-                f"found {body.get(name)!r}"
+                f"{log.path}: expected {name} ({what}) in its {header} line, found {value!r}"
             )
-    return body
+    return bodies["CONFIG"], bodies["GLOBALS"]
 
 
 def _check_same_run(

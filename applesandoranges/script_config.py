@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from skerch.interruptions import Interrupted, sigterm_raises, stopped_by
+from skerch.interruptions import Interrupted, interruptible
 from skerch.utils import InputError, SkerchError
 
 from .names import nearest
@@ -157,7 +157,7 @@ def run_script(
         _print_table(config_type, to_stderr=True)
         return 2
     try:
-        with sigterm_raises():
+        with interruptible():
             main(config)
     except InputError as error:
         print(f"{name}: {one_line(error)}", file=sys.stderr)
@@ -165,10 +165,9 @@ def run_script(
     except (SkerchError, OSError, MemoryError) as error:
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, Interrupted) as stop:
-        what, status = stopped_by(stop)
-        print(f"{name}: stopped by {what}", file=sys.stderr)
-        return status
+    except Interrupted as stop:
+        print(f"{name}: stopped by {stop}", file=sys.stderr)
+        return stop.status
     return 0
 
 

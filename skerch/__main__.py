@@ -15,7 +15,7 @@ from .a_posteriori import a_posteriori_error_bounds
 from .a_priori import a_priori_hyperparams
 from .distributed_decompositions import create_hdf5_layout
 from .inspection import inspect_path
-from .interruptions import Interrupted, sigterm_raises, stopped_by
+from .interruptions import Interrupted, interruptible
 from .measurement_store import DistributedHDF5, parse_shape
 from .utils import InputError, SkerchError
 
@@ -120,12 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 2 for wrong input or 1 for a failure."""
     args = make_parser().parse_args(argv)
     try:
-        with sigterm_raises():
+        with interruptible():
             result = args.run(args)
-    except (KeyboardInterrupt, Interrupted) as stop:
-        what, status = stopped_by(stop)
-        print(f"skerch: stopped by {what} before it was done", file=sys.stderr)
-        return status
+    except Interrupted as stop:
+        print(f"skerch: stopped by {stop} before it was done", file=sys.stderr)
+        return stop.status
     except (SkerchError, OSError) as error:
         print(f"skerch: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1

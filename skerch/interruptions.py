@@ -1,4 +1,4 @@
-"""SIGTERM as an exception, so that what is being written is cleaned up before the process ends."""
+"""SIGTERM and Ctrl-C as one exception, so that what is being written is cleaned up at the end."""
 
 from __future__ import annotations
 
@@ -8,28 +8,49 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Interrupted(BaseException):
-    """Raised in the main thread when the process is asked to end; its text names the signal."""
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to end.
+
+    Attributes:
+        status: The exit status that says so, 128 plus the number of the signal.
+    """
+
+    def __init__(self, number: int):
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        super().__init__(name)
+        self.status = 128 + number
 
 
 @contextlib.contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Raise :class:`Interrupted` inside the block on SIGTERM; Ctrl-C raises as ever."""
+def interruptible() -> Iterator[None]:
+    """Raise :class:`Interrupted` inside the block on SIGTERM and Ctrl-C.
+
+    It leaves the block as such, whatever becomes of it inside: Python that is called from C++
+    (TorchScript, HDF5) may turn an exception into another one, or drop it.
+    """
+    stop: Interrupted | None = None
+
+    def interrupt(number: int, frame: Any) -> None:
+        nonlocal stop
+        stop = Interrupted(number)
+        raise stop
+
+    previous = {}
+    # Not in the main thread: the caller handles signals.
+    with contextlib.suppress(ValueError):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, interrupt)
     try:
-        previous = signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:  # not in the main thread: the caller handles signals
         yield
-        return
-    try:
-        yield
+    except KeyboardInterrupt as error:
+        raise (error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)) from None
+    except BaseException:
+        if stop is not None:
+            raise stop from None
+        raise
+    else:
+        if stop is not None:
+            raise stop
     finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise Interrupted(signal.Signals(number).name)
-
-
-def stopped_by(stop: BaseException) -> tuple[str, int]:
-    """Return what ended a process and its exit status, from the exception that it raised."""
-    return (str(stop), 143) if isinstance(stop, Interrupted) else ("Ctrl-C", 130)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
