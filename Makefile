@@ -5,12 +5,13 @@ DEMO_DIR ?= output/demo
 PYTEST_ARGS ?=
 PY := $(VENV)/bin/python
 
-.PHONY: demo test test-all lint format clean help
+.PHONY: demo test test-all faults lint format clean help
 
 help:
 	@echo "make demo    train mnist_mini on real digits, sketch two Hessians, draw their overlap"
 	@echo "make test    the tests, without the slow ones"
 	@echo "make test-all  the tests, slow ones included"
+	@echo "make faults  kill every stage fifty times (docs/reliability.md)"
 	@echo "make lint    style, types and shell scripts"
 
 $(VENV)/.run: requirements.txt
@@ -30,6 +31,9 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(PY) -m pytest -n 2 $(PYTEST_ARGS)
+
+faults: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(PY) -m tests.faults.kill --repeats 50
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

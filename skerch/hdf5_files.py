@@ -26,6 +26,9 @@ PROVENANCE, MADE_WITH = "provenance", "made_with"
 
 Provenance = Mapping[str, "str | int | float | bool"]
 
+#: More than flags, attributes and the inner structure of our files ever took.
+_METADATA_BYTES = 2**16
+
 _ASIDE = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
@@ -59,8 +62,11 @@ def replacing(path: Path, durable: bool = False, overwrite: bool = True) -> Iter
             with open(aside, "rb") as file:
                 os.fsync(file.fileno())
         _publish(aside, path, overwrite)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and not isinstance(error, SkerchError):
+            # HDF5, where it could not write what it had kept back.
+            raise OSError(f"{path}: cannot be written ({' '.join(str(error).split())})") from None
         raise
 
 
@@ -76,6 +82,23 @@ def _publish(aside: Path, path: Path, overwrite: bool) -> None:
             aside.unlink()
             return
     os.replace(aside, path)
+
+
+def reserve_space(file: h5py.File, num_bytes: int) -> None:
+    """Take disk space for what will be added to ``file`` now, while a full disk can be reported.
+
+    HDF5 writes late, and cannot even close a file which it could not write.
+
+    Raises:
+        OSError: If there is not as much.
+    """
+    file.flush()
+    size = file.id.get_filesize() + num_bytes + _METADATA_BYTES
+    with open(file.filename, "r+b") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, file.filename) from None
 
 
 def remove_stale_asides(directory: Path) -> None:

@@ -36,6 +36,7 @@ from .hdf5_files import (
     reading,
     remove_stale_asides,
     replacing,
+    reserve_space,
 )
 from .utils import InputError, NumericalError, StoreError, default_memory_budget, rows_within
 
@@ -364,10 +365,10 @@ def _file_image(
 
 
 def _write_image(path: Path, image: bytes) -> None:
+    rest = memoryview(image)
     with replacing(path) as aside, open(aside, "wb", buffering=0) as file:
-        written = file.write(image)
-        if written != len(image):
-            raise OSError(f"{path}: only {written} of {len(image)} bytes were written")
+        while rest:  # a nearly full disk takes a part of it first
+            rest = rest[file.write(rest) :]
 
 
 def _examine(
@@ -467,6 +468,8 @@ def _copy_columns(
             sums[idx] = zlib.crc32(block[idx].data, sums[idx])
         if all(flag == INITIAL_FLAG for flag in flags):
             return flags, None  # nothing was measured: HDF5 reserves the space when it is
+        if begin == 0:
+            reserve_space(out, data.nbytes)
         copied = torch.from_numpy(block).T.contiguous().numpy()
         data[begin:end] = copied
         total = zlib.crc32(copied.data, total)

@@ -3,9 +3,7 @@
 import os
 import shutil
 import subprocess
-import tempfile
 from functools import partial
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -28,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults_resources")]
 
 def last_line(output):
     text = output.read_text()
-    assert "Traceback" not in text
+    assert "Traceback" not in text, text
     return text.splitlines()[-1]
 
 
@@ -121,22 +119,24 @@ def is_about_space(line):
     return any(text in line for text in NO_SPACE)
 
 
-def test_10a_on_a_full_disk(trained, disk, tmp_path):
-    output, out_dir = tmp_path / "terminal", disk.directory / "output"
+def test_10a_on_a_full_disk(digits, disk, tmp_path):
+    output, undisturbed = tmp_path / "terminal", tmp_path / "output"
     words = [
-        f"OBS_DATASETS={trained.datasets}", f"OUTPUT_DIR={out_dir}", "RANDOM_SEED=12345",
-        "RECORD_STEPS=[0,2]", "MAX_STEPS=2", "NUM_HESSIAN_DATAPOINTS=20", "DEVICE=cpu",
+        f"OBS_DATASETS={digits}", "RANDOM_SEED=12345", "RECORD_STEPS=[0,2]", "MAX_STEPS=2",
+        "NUM_HESSIAN_DATAPOINTS=20", "DEVICE=cpu",
     ]  # fmt: skip
+    assert finish([TRAIN, *words, f"OUTPUT_DIR={undisturbed}"], output) == 0
+    words.append(f"OUTPUT_DIR={disk.directory / 'output'}")
     disk.fill(leave=16_384)
     assert finish([TRAIN, *words], output, disk.before) == 1
     assert is_about_space(last_line(output))
     assert not list(disk.directory.rglob(".*.tmp"))
     disk.empty()
-    (run_dir,) = out_dir.iterdir()
+    (run_dir,) = (disk.directory / "output").iterdir()
     assert finish([TRAIN, *words, f"RESUME={run_dir}"], output) == 0
-    (params,) = run_dir.glob("*__params.h5")
-    with h5py.File(params) as found, h5py.File(trained.params) as expected:
-        np.testing.assert_array_equal(found["data"][:], expected["data"][:])
+    found, expected = (next(p.rglob("*__params.h5")) for p in (run_dir, undisturbed))
+    with h5py.File(found) as resumed, h5py.File(expected) as whole:
+        np.testing.assert_array_equal(resumed["data"][:], whole["data"][:])
 
 
 @pytest.mark.parametrize("stage", ["10c", "10d", "merge"])
@@ -169,26 +169,13 @@ def test_a_store_on_a_full_disk(trained, measured, disk, tmp_path, stage):
 
 
 @pytest.fixture
-def shared(trained, measured):
-    """Run, data and store where everybody may read and nobody may write."""
-    root = Path(tempfile.mkdtemp(prefix="faults-read-only-"))
-    for source, name in ((trained.root / "output", "output"), (measured, "store"),
-                         (trained.datasets, "datasets")):  # fmt: skip
-        shutil.copytree(source, root / name)
-    for path in (root, *root.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    (root / "output" / trained.run_dir.name).chmod(0o777)
-    (root / "terminal").touch()
-    (root / "terminal").chmod(0o666)
-    (root / "store").chmod(0o555)
-    yield Pipeline(root, root / "datasets", 6, 12)
-    for path in (root, *root.rglob("*")):
-        path.chmod(0o755)
-    shutil.rmtree(root)
+def read_only(store):
+    store.chmod(0o555)
+    yield store
+    store.chmod(0o755)
 
 
-def command_of(pipeline, stage):
-    store = pipeline.root / "store"
+def command_of(pipeline, store, stage):
     merge = ["--in_path", store / "inner_ALL.h5", "--out_path", store / "merged.h5"]
     return {
         "10a": [TRAIN, f"OBS_DATASETS={pipeline.datasets}", f"OUTPUT_DIR={store / 'new'}",
@@ -211,9 +198,10 @@ def command_of(pipeline, stage):
         ("layout", 1, "Permission denied"),
     ],
 )
-def test_a_read_only_directory_is_refused_before_anything_is_done(shared, stage, status, message):
-    before = {p: v for p, v in tree(shared.root).items() if p.name != "terminal"}
-    output = shared.root / "terminal"
-    assert finish(command_of(shared, stage), output, without_privileges) == status
+def test_a_read_only_directory_is_refused_before_anything_is_done(
+    trained, read_only, tmp_path, stage, status, message
+):
+    before, output = (tree(read_only), tree(trained.root)), tmp_path / "terminal"
+    assert finish(command_of(trained, read_only, stage), output, without_privileges) == status
     assert message in last_line(output)
-    assert {p: v for p, v in tree(shared.root).items() if p.name != "terminal"} == before
+    assert (tree(read_only), tree(trained.root)) == before
