@@ -22,6 +22,7 @@ from applesandoranges.training import (
     prepare_run,
     train,
 )
+from skerch.hdf5_files import remove_stale_asides
 
 
 @dataclass
@@ -39,6 +40,7 @@ def main(config: Config) -> None:
         print(f"Nothing to train: the training is done, see {log}")
         return
     run = prepare_run(config, script, resume)
+    remove_stale_asides(run.run_dir)
     matrices = ["params"] + ["gradients_train", "gradients_test"] * config.STORE_GRADS
     path = {name: run.run_dir / f"{run.run_dir.name}__{name}.h5" for name in matrices}
     params = parameter_vector(run.problem.net)

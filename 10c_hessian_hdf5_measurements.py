@@ -23,6 +23,7 @@ from applesandoranges.rounds import RoundStore
 from applesandoranges.script_config import key, run_script
 from applesandoranges.sketches import RoundMeasurements, SeighSketch
 from applesandoranges.software import made_with
+from skerch.hdf5_files import remove_stale_asides
 
 
 @dataclass
@@ -68,6 +69,7 @@ def main(config: Config) -> None:
         return {"measured": len(idxs) - left, "missing": left}
 
     name = f"{file_stamp()}[{Path(__file__).name}]__idxs={idxs[0]}...{idxs[-1]}.log"
+    remove_stale_asides(measurements.directory)
     with JsonLog(recorded.run_dir / name) as log, logs_stop(log, summary):
         log("CONFIG", asdict(config) | {"MEASUREMENT_IDXS": idxs})
         log("GLOBALS", measurements.provenance | {"made_with": made_with()})

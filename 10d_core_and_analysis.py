@@ -15,7 +15,7 @@ from applesandoranges.analysis import (
     check_analysis,
     log_analysis,
 )
-from applesandoranges.jsonlog import JsonLog, file_stamp
+from applesandoranges.jsonlog import JsonLog, file_stamp, logs_stop
 from applesandoranges.recorded_hessian import (
     RecordedHessian,
     RecordedHessianConfig,
@@ -74,7 +74,11 @@ def main(config: Config) -> None:
 
     where = {"step": config.STEP, "H_test": config.TEST_HESSIAN}
     suffix = f"__step={config.STEP}__test={config.TEST_HESSIAN}.log"
-    with JsonLog(recorded.run_dir / f"{file_stamp()}[{Path(__file__).name}]{suffix}") as log:
+    merged: list[str] = []
+    with (
+        JsonLog(recorded.run_dir / f"{file_stamp()}[{Path(__file__).name}]{suffix}") as log,
+        logs_stop(log, lambda: where | {"merged": merged}),
+    ):
 
         def stage(name: str) -> None:
             log("INFO", [name, where])
@@ -90,6 +94,7 @@ def main(config: Config) -> None:
             stage(f"Merging {name} measurements")
             if not merge.run(config.DELETE_MERGED_SUBFILES):
                 stage(f"The {name} measurements were merged before")
+            merged.append(name)
         with solver.solved(stage) as eigh:
             vectors = plan.vectors if plan else 1
             hessian = AnalysedHessian(recorded.operator, recorded.params, recorded.seed, vectors)

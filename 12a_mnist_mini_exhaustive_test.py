@@ -23,6 +23,7 @@ from applesandoranges.comparing import compare_recoveries
 from applesandoranges.exact import check_exact_memory, dense_matrix, exact_eigh, exact_results
 from applesandoranges.hessian import make_hessian, parameter_vector
 from applesandoranges.hessian_engines import ProductConfig
+from applesandoranges.jsonlog import logs_stop
 from applesandoranges.names import check_name
 from applesandoranges.problems import PROBLEMS
 from applesandoranges.resources import allow_tf32, budget_bytes, parse_device
@@ -57,11 +58,14 @@ def main(config: Config) -> None:
     allow_tf32(config.ALLOW_TF32)
     run = prepare_run(config, Path(__file__).name)
 
+    done: list[tuple[int, str]] = []
+
     def analyse(step: int) -> None:
         for split in splits:
             analyse_hessian(config, run, step, split)
+            done.append((step, split))
 
-    with run.log:
+    with run.log, logs_stop(run.log, lambda: {"analysed": done}):
         train(run, analyse)
         run.log("INFO", ["Test done", {"log": run.log.path}])
 

@@ -6,7 +6,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 PY := $(VENV)/bin/python
 
-.PHONY: demo test test-all test-slurm bench lint format clean help
+.PHONY: demo test test-all test-slurm bench faults lint format clean help
 
 help:
 	@echo "make demo    train mnist_mini on real digits, sketch two Hessians, draw their overlap"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-all  the tests, slow ones included"
 	@echo "make test-slurm  the tests on a private Slurm cluster; needs slurmctld, slurmd, munge, jq"
 	@echo "make bench   time and memory, without the long cases; writes docs/performance.md"
+	@echo "make faults  kill every stage fifty times (docs/reliability.md)"
 	@echo "make lint    style, types and shell scripts"
 
 $(VENV)/.run: requirements.txt
@@ -40,6 +41,9 @@ test-slurm: $(VENV)/.dev
 bench: $(VENV)/.run
 	$(PY) -m benchmarks $(BENCH_ARGS)
 	$(PY) -m benchmarks.report
+
+faults: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(PY) -m tests.faults.kill --repeats 50
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

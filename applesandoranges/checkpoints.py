@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from skerch.hdf5_files import own_dataset, reading, replacing
+from skerch.hdf5_files import own_dataset, reading, replacing, reserve_space
 from skerch.utils import StoreError
 
 from .hessian import tensor_hash
@@ -57,6 +57,7 @@ class TrainingState:
             "numpy_random": np.random.get_state(legacy=False),
         }
         with replacing(path, durable=True) as aside, h5py.File(aside, "w") as file:
+            reserve_space(file, sum(value.nbytes for value in tensors.values()))
             for name, value in tensors.items():
                 file[name] = value.detach().cpu().numpy()
             file.attrs["facts"] = text = json.dumps(facts, default=lambda array: array.tolist())

@@ -19,7 +19,7 @@ import h5py
 import torch
 from torch import Tensor
 
-from skerch.hdf5_files import own_dataset, reading, replacing
+from skerch.hdf5_files import own_dataset, reading, replacing, reserve_space
 from skerch.utils import InputError, StoreError, check_finite
 
 #: Rows per chunk: large enough to read columns fast, small enough for any HDF5 cache.
@@ -104,6 +104,9 @@ class IncrementalHDF5:
             dataset, idxs, texts = (file[name] for name in ("data", "data_idxs", "metadata"))
             entry, begin = len(texts), dataset.shape[1]
             end = begin + columns.shape[1]
+            chunks = -(-len(columns) // dataset.chunks[0]) * columns.shape[1]
+            added = chunks * dataset.chunks[0] * dataset.dtype.itemsize
+            reserve_space(file, added + sum(value.nbytes for value in extras.values()))
             for name, value in extras.items():
                 file[f"extras/{entry}/{name}"] = value.detach().cpu().numpy()
             dataset.resize(end, axis=1)

@@ -21,9 +21,8 @@ import coloredlogs
 import pandas as pd
 from humanfriendly.terminal import terminal_supports_colors
 
+from skerch.interruptions import Interrupted, interruptible
 from skerch.utils import InputError
-
-from .script_config import Interrupted
 
 TIME_FORMAT = "%Y-%m-%d_%H:%M:%S.%f"
 #: Longer lines are cut on the terminal (spectra have thousands of numbers); the file has them all.
@@ -70,7 +69,7 @@ class JsonLog:
         if self._mode == "a" and not self.path.read_bytes().endswith(b"\n"):
             with self.path.open("a") as unfinished:
                 unfinished.write("\n")
-        file = logging.FileHandler(self.path, mode=self._mode)
+        file = _File(self.path, mode=self._mode)
         terminal = logging.StreamHandler(sys.stdout)
         colours = terminal_supports_colors(sys.stdout)
         terminal.setFormatter(_TerminalFormatter(None if colours else {}))
@@ -101,9 +100,17 @@ def as_logged(body: dict[str, Any]) -> dict[str, Any]:
 def logs_stop(log: JsonLog, summary: Callable[[], dict[str, Any]]) -> Iterator[None]:
     """Log a signal that ends what is inside (Ctrl-C, SIGTERM), with what is done by then."""
     try:
-        yield
-    except (KeyboardInterrupt, Interrupted) as stop:
-        log("INFO", ["Stopped before the end", {"by": str(stop) or "Ctrl-C"} | summary()])
+        with interruptible():
+            yield
+    except Interrupted as stop:
+        log("INFO", ["Stopped before the end", {"by": str(stop)} | summary()])
+        raise
+
+
+class _File(logging.FileHandler):
+    """Raises what goes wrong (a full disk): results must not be lost silently."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
         raise
 
 

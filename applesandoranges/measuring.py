@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from skerch.hdf5_files import differences
+from skerch.hdf5_files import check_writable, differences
 from skerch.measurement_store import DistributedHDF5
 from skerch.utils import InputError, NumericalError, StoreError
 
@@ -72,6 +72,7 @@ class Measurements(ABC):
                 raise InputError(
                     f"{path}: no such store; python -m skerch create_hdf5_layout makes one"
                 )
+            check_writable(self.directory)
             found = DistributedHDF5.load_virtual(path)
             if found.shape != shape or found.dtype != NUMPY_DTYPE:
                 raise InputError(
@@ -102,8 +103,10 @@ class Measurements(ABC):
     def is_measured(self, idx: int) -> bool:
         """Say whether measurement ``idx`` is there, whole and of this very Hessian."""
         try:
-            for path in filter(None, self.subpaths(idx)):
-                found = DistributedHDF5.load(path)
+            for path, (dim, _) in zip(self.subpaths(idx), self.layout.values(), strict=True):
+                if path is None:
+                    continue
+                found = DistributedHDF5.load(path, dim, NUMPY_DTYPE)
                 if found.flag != self.flag or differences(self.provenance, found.provenance):
                     return False
         except StoreError:

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 
 from skerch.distributed_decompositions import check_sizes
-from skerch.hdf5_files import read_provenance
+from skerch.hdf5_files import format_indices, read_provenance
 from skerch.measurement_store import DistributedHDF5, load_merged, verify_merged
 from skerch.utils import InputError, StoreError
 
@@ -77,6 +77,12 @@ class Merge:
         report = DistributedHDF5.analyze_virtual(
             self.virtual, self.flag, self.provenance, self.allow_unknown, self.num
         )
+        if report.without_provenance:
+            which = format_indices(report.without_provenance)
+            raise StoreError(
+                f"{self.virtual}: measurements {which} do not say of which Hessian they are; "
+                "ALLOW_UNKNOWN_PROVENANCE=true takes them on trust"
+            )
         report.require_complete()
         return self._doubts(report.provenance)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,7 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     obs_datasets, test = Path(config.OBS_DATASETS).expanduser(), config.TEST_HESSIAN
     allow_tf32(config.ALLOW_TF32)
     log = read_log(training_log)
-    trained, run = log.first("CONFIG"), log.first("GLOBALS")
+    trained, run = _facts(log)
     params_file = IncrementalHDF5(params_path)
     doubts = _check_same_run(log, run, params_file, config.ALLOW_UNKNOWN_PROVENANCE)
     entry = params_file.find(step=config.STEP)
@@ -138,7 +140,7 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     ):
         raise InputError(
             f"{obs_datasets}: these are not the data of the training ({training_log}, data source "
-            f"{run['data_source']!r}, here {problem.data.source!r})"
+            f"{run.get('data_source')!r}, here {problem.data.source!r})"
         )
     operator = make_hessian(
         problem.net,
@@ -168,6 +170,34 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
         identity=identity,
         doubts=doubts,
     )
+
+
+def _is_int(value: Any, begin: int, end: float = math.inf) -> bool:
+    return type(value) is int and begin <= value < end
+
+
+#: What a training log must say for its Hessians to be rebuilt: header, name, what it is.
+_NEEDED: tuple[tuple[str, str, str, Callable[[Any], bool]], ...] = (
+    ("CONFIG", "PROBLEM", "a text", lambda value: isinstance(value, str)),
+    ("CONFIG", "RANDOM_SEED", "a seed", lambda value: _is_int(value, 0, 2**32)),
+    ("CONFIG", "NUM_HESSIAN_DATAPOINTS", "a number", lambda value: _is_int(value, 1)),
+    ("GLOBALS", "batch_size", "a number", lambda value: _is_int(value, 1)),
+    ("GLOBALS", "param_shapes", "a list", lambda value: isinstance(value, list)),
+    ("GLOBALS", "H_train_idxs", "a list", lambda value: isinstance(value, list)),
+    ("GLOBALS", "H_test_idxs", "a list", lambda value: isinstance(value, list)),
+)
+
+
+def _facts(log: Log) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the bodies of CONFIG and GLOBALS, made sure that they say what is needed."""
+    bodies = {header: log.first(header) for header in ("CONFIG", "GLOBALS")}
+    for header, name, what, is_valid in _NEEDED:
+        value = bodies[header].get(name)
+        if not is_valid(value):
+            raise InputError(
+                f"{log.path}: expected {name} ({what}) in its {header} line, found {value!r}"
+            )
+    return bodies["CONFIG"], bodies["GLOBALS"]
 
 
 def _check_same_run(

@@ -7,7 +7,6 @@ the types. Text keys take their value verbatim, so that paths may hold any chara
 from __future__ import annotations
 
 import dataclasses
-import signal
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
+from skerch.interruptions import Interrupted, interruptible
 from skerch.utils import InputError, SkerchError
 
 from .names import nearest
@@ -84,7 +84,11 @@ def _parse_value(name: str, text: str, annotation: Any) -> Any:
         return None if text in ("", "null", "None") else text
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ):  # "0x_", "2026-13-01" and "[[[..." included
         raise InputError(f"key {name}: expected {_type_name(annotation)}, got {text!r}") from None
     if isinstance(value, str) and _type_name(annotation) == "float":
         # YAML 1.1 reads 1e-3 (no dot) as text.
@@ -152,37 +156,19 @@ def run_script(
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         _print_table(config_type, to_stderr=True)
         return 2
-    previous = signal.getsignal(signal.SIGTERM)
     try:
-        signal.signal(signal.SIGTERM, _interrupt)
-    except ValueError:  # not in the main thread: the caller handles signals
-        previous = None
-    try:
-        main(config)
+        with interruptible():
+            main(config)
     except InputError as error:
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         return 2
     except (SkerchError, OSError, MemoryError) as error:
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         return 1
-    except Interrupted as error:
-        print(f"{name}: stopped by {error}", file=sys.stderr)
-        return 143
-    except KeyboardInterrupt:
-        print(f"{name}: stopped by Ctrl-C", file=sys.stderr)
-        return 130
-    finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+    except Interrupted as stop:
+        print(f"{name}: stopped by {stop}", file=sys.stderr)
+        return stop.status
     return 0
-
-
-class Interrupted(BaseException):
-    """Raised in the main thread when the process is asked to end (SIGTERM)."""
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise Interrupted(signal.Signals(number).name)
 
 
 def one_line(error: BaseException) -> str:

@@ -48,7 +48,7 @@ def main(directory: Path, budget: int, num_a_posteriori: int) -> dict[str, Any]:
     sizes = json.loads((directory / "sizes.json").read_text())
     dim, outer, inner = sizes["dim"], sizes["outer"], sizes["inner"]
     merges = {
-        name: Merge(directory / f"{name}_ALL.h5", directory / f"{name}_MERGED.h5", FLAG, {})
+        name: Merge(directory / f"{name}_ALL.h5", directory / f"{name}_MERGED.h5", FLAG, {}, budget)
         for name in ("leftouter", "inner")
     }
     operator = known_operator(dim)
@@ -56,7 +56,7 @@ def main(directory: Path, budget: int, num_a_posteriori: int) -> dict[str, Any]:
     stage = Stages()
     with contextlib.redirect_stdout(io.StringIO()):
         for merge in merges.values():
-            stage(f"merging {merge.virtual.stem}", partial(merge.run, budget, False))
+            stage(f"merging {merge.virtual.stem}", partial(merge.run, False))
         with merges["inner"].open() as inner_file, merges["leftouter"].open() as outer_file:
             W = torch.from_numpy(inner_file["data"][:]).double()
             Y = RowBlocks(outer_file["data"], budget_beside_core(budget, outer, inner))

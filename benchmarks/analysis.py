@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from applesandoranges.measuring import SketchStore
 from applesandoranges.overlap import best_mask_curve, largest_parameters, mask_curves
+from skerch import INNER_FMT, LO_FMT
 from skerch.distributed_decompositions import (
     Eigh,
     create_hdf5_layout,
     orthogonalize,
     solve_core_seigh,
 )
-from skerch.distributed_measurements import innermeas_batch_torch
+from skerch.distributed_measurements import DistributedHDF5, innermeas_batch_torch
 from skerch.row_blocks import RowBlocks
 from skerch.ssrft import SSRFT
 
@@ -128,7 +128,6 @@ def make_store(directory: Path, dim: int, outer: int, inner: int, block: int) ->
     """Measure the known operator into a store; return seconds per stage."""
     operator = known_operator(dim)
     create_hdf5_layout(directory, (dim, dim), np.dtype("f4"), outer, inner, symmetric=True)
-    store = SketchStore(directory, outer, inner, dim)
     Phi, Psi = (SSRFT((inner, dim), SEED + shift) for shift in (0, 1))
     (directory / "sizes.json").write_text(json.dumps({"dim": dim, "outer": outer, "inner": inner}))
     stage = Stages()
@@ -139,9 +138,17 @@ def make_store(directory: Path, dim: int, outer: int, inner: int, block: int) ->
             outer_values, inner_values = (
                 np.ascontiguousarray(values[:, i].numpy()) for values in (found.outer, found.inner)
             )
-            write = partial(store.write, idx, outer_values, inner_values, FLAG)
-            stage("storing", partial(write, {"operator": "known"}))
+            stage("storing", partial(_store, directory, idx, outer_values, inner_values, outer))
     return stage.seconds
+
+
+def _store(
+    directory: Path, idx: int, outer_values: np.ndarray, inner_values: np.ndarray, outer: int
+) -> None:
+    files = {INNER_FMT: inner_values} | ({LO_FMT: outer_values} if idx < outer else {})
+    for fmt, values in files.items():
+        path = DistributedHDF5.subpath(directory, fmt, idx)
+        DistributedHDF5.write(path, values, FLAG, {"operator": "known"})
 
 
 def analyse(directory: Path, budget: int, num_a_posteriori: int) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import torch
 
 from applesandoranges.hessian_engines import ProductPlan, ProductSettings
 from applesandoranges.jsonlog import JsonLog
-from applesandoranges.measuring import DTYPE, SketchStore, measure
+from applesandoranges.measuring import DTYPE, measure
+from applesandoranges.sketches import SeighSketch, sketch_matrices
 from skerch.distributed_decompositions import create_hdf5_layout
 from skerch.distributed_measurements import innermeas_batch_torch
 
@@ -58,9 +59,9 @@ def measurement_costs(
         settings = ProductSettings(engine, vectors)
         recorded = synthetic_hessian(built, data, directory, settings, plan)
         operator, inner, D = recorded.operator, 2 * outer, recorded.dim
-        store = SketchStore(directory / "store", outer, inner, D)
-        create_hdf5_layout(store.directory, (D, D), np.dtype("f4"), outer, inner, symmetric=True)
-        Phi, Psi = recorded.test_matrices(inner)
+        store = directory / "store"
+        create_hdf5_layout(store, (D, D), np.dtype("f4"), outer, inner, symmetric=True)
+        Phi, Psi = sketch_matrices(recorded, inner)
         # Half of a sketch are outer measurements, with two files each: so here.
         idxs = [*range(num // 2), *range(outer, outer + num - num // 2)]
         blocks = [idxs[i : i + operator.plan.vectors] for i in range(0, num, operator.plan.vectors)]
@@ -86,11 +87,11 @@ def measurement_costs(
                 / num
             )
             with JsonLog(directory / f"{repeat}.log") as log:
-                flag = f"measured{repeat}"
+                sketch = SeighSketch(recorded, store, f"measured{repeat}", outer, inner)
                 times["measuring"].append(
-                    seconds(lambda: measure(recorded, store, idxs, flag, log)) / num  # noqa: B023
+                    seconds(lambda: measure(sketch, idxs, log)) / num  # noqa: B023
                 )
-            storing.append(seconds(partial(_store, store, recorded, idxs, HV)) / num)
+            storing.append(seconds(partial(_store, sketch, idxs, HV)) / num)
     reference = summary(times["gradient"])["median"]
     return {
         "num_params": D,
@@ -113,11 +114,10 @@ def _transform(Psi: Any, Phi: Any, block: list[int], HV: torch.Tensor) -> None:
     Phi @ HV
 
 
-def _store(store: SketchStore, recorded: Any, idxs: list[int], HV: torch.Tensor) -> None:
-    values = np.ascontiguousarray(HV[:, 0].numpy()), np.ones(store.num_inner, "f4")
-    provenance = recorded.sketch_provenance(store.num_outer, store.num_inner)
+def _store(sketch: SeighSketch, idxs: list[int], HV: torch.Tensor) -> None:
+    values = np.ascontiguousarray(HV[:, 0].numpy()), np.ones(sketch.num_inner, "f4")
     for idx in idxs:
-        store.write(idx, *values, "alone", provenance)
+        sketch.write(idx, values)
 
 
 def _register(name: str, problem: str, **full: Any) -> None:

@@ -17,6 +17,7 @@ from .a_posteriori import a_posteriori_error_bounds
 from .a_priori import a_priori_hyperparams
 from .distributed_decompositions import create_hdf5_layout
 from .inspection import inspect_path
+from .interruptions import Interrupted, interruptible
 from .measurement_store import DistributedHDF5, parse_shape
 from .planning import KRYLOV_ROUNDS, format_bytes, parse_bytes, plan
 from .utils import InputError, SkerchError
@@ -163,7 +164,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 2 for wrong input or 1 for a failure."""
     args = make_parser().parse_args(argv)
     try:
-        result = args.run(args)
+        with interruptible():
+            result = args.run(args)
+    except Interrupted as stop:
+        print(f"skerch: stopped by {stop} before it was done", file=sys.stderr)
+        return stop.status
     except (SkerchError, OSError) as error:
         print(f"skerch: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1

@@ -20,11 +20,14 @@ from typing import Any
 
 import h5py
 
-from .utils import SkerchError, StoreError
+from .utils import InputError, SkerchError, StoreError
 
 PROVENANCE, MADE_WITH = "provenance", "made_with"
 
 Provenance = Mapping[str, "str | int | float | bool"]
+
+#: More than flags, attributes and the inner structure of our files ever took.
+_METADATA_BYTES = 2**16
 
 _ASIDE = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
@@ -33,14 +36,24 @@ def _host() -> str:
     return os.uname().nodename.replace(".", "-")
 
 
+def check_writable(directory: Path) -> None:
+    """Raise :class:`InputError` if no file can be made in ``directory``: before hours of work."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise InputError(f"{directory}: nothing can be written there; check its permissions")
+
+
 @contextlib.contextmanager
-def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Yield a path beside ``path`` that replaces it at the end, or vanishes on an error.
+def replacing(path: Path, durable: bool = False, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a path beside ``path`` that takes its name at the end, or vanishes on an error.
 
     Args:
         path: The file.
         durable: Wait until the content is on the disk before it takes the name, so that it survives
             a power cut. Costs milliseconds: for files whose loss costs more than one measurement.
+        overwrite: Replace a file that is there by then.
+
+    Raises:
+        InputError: If there is one that must not be replaced.
     """
     aside = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -48,10 +61,44 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
         if durable:
             with open(aside, "rb") as file:
                 os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
+        _publish(aside, path, overwrite)
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and not isinstance(error, SkerchError):
+            # HDF5, where it could not write what it had kept back.
+            raise OSError(f"{path}: cannot be written ({' '.join(str(error).split())})") from None
         raise
+
+
+def _publish(aside: Path, path: Path, overwrite: bool) -> None:
+    if not overwrite:
+        try:
+            os.link(aside, path)  # fails if another process was faster, which a renaming does not
+        except OSError:
+            if path.exists():
+                raise InputError(f"{path}: appeared in the meantime; it is left alone") from None
+            # else a file system without hard links
+        else:
+            aside.unlink()
+            return
+    os.replace(aside, path)
+
+
+def reserve_space(file: h5py.File, num_bytes: int) -> None:
+    """Take disk space for what will be added to ``file`` now, while a full disk can be reported.
+
+    HDF5 writes late, and cannot even close a file which it could not write.
+
+    Raises:
+        OSError: If there is not as much.
+    """
+    file.flush()
+    size = file.id.get_filesize() + num_bytes + _METADATA_BYTES
+    with open(file.filename, "r+b") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, file.filename) from None
 
 
 def remove_stale_asides(directory: Path) -> None:
@@ -112,7 +159,8 @@ def own_dataset(file: h5py.File, name: str, virtual: bool = False) -> h5py.Datas
         raise StoreError(f"{where} does not hold its data itself")
     if dataset.is_virtual != virtual:
         raise StoreError(f"{where}: expected {'a virtual' if virtual else 'an ordinary'} data set")
-    if virtual and any(Path(s.file_name).name != s.file_name for s in dataset.virtual_sources()):
+    here = Path(file.filename).absolute().parent
+    if virtual and any((here / s.file_name).parent != here for s in dataset.virtual_sources()):
         raise StoreError(f"{where} points outside its directory")
     return dataset
 

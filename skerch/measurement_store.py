@@ -28,6 +28,7 @@ from .hdf5_files import (
     MADE_WITH,
     PROVENANCE,
     Provenance,
+    check_writable,
     differences,
     format_indices,
     own_dataset,
@@ -35,12 +36,14 @@ from .hdf5_files import (
     reading,
     remove_stale_asides,
     replacing,
+    reserve_space,
 )
 from .utils import InputError, NumericalError, StoreError, default_memory_budget, rows_within
 
 DATA, FLAGS = "data", "flags"
 CHECKSUM = "crc32"
 INITIAL_FLAG = "initialized"
+UNKNOWN_PROVENANCE = "of another Hessian: it does not say of which"
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class StoreReport:
     measured: list[int]
     problems: dict[int, str]
     provenance: dict[str, Any]
+
+    @property
+    def without_provenance(self) -> list[int]:
+        """Indices that do not count because their files do not say of which Hessian they are."""
+        return [idx for idx, reason in self.problems.items() if reason == UNKNOWN_PROVENANCE]
 
     def require_complete(self) -> None:
         """Raise :class:`StoreError` that lists the indices which do not count, and why."""
@@ -189,7 +197,7 @@ class DistributedHDF5:
         for source in sources:
             begin, end = source.vspace.get_select_bounds()
             if begin[1] == end[1]:
-                names[begin[1]] = source.file_name
+                names[begin[1]] = Path(source.file_name).name
         if len(shape) != 2 or sorted(names) != list(range(shape[1])):
             raise StoreError(f"{all_path}: expected one sub-file for each column of {shape}")
         subpaths = tuple(all_path.with_name(names[i]) for i in range(shape[1]))
@@ -245,6 +253,7 @@ class DistributedHDF5:
         layout = cls.load_virtual(all_path).first(num)
         if not out_path.parent.is_dir():
             raise InputError(f"{out_path}: its directory does not exist")
+        check_writable(out_path.parent)
         if not out_path.exists():
             return
         if not overwrite:
@@ -306,7 +315,10 @@ class DistributedHDF5:
             common = _common_provenance(layout)
         budget = default_memory_budget() if memory_budget is None else memory_budget
         remove_stale_asides(out_path.parent)
-        with replacing(out_path, durable=True) as aside, h5py.File(aside, "w") as out:
+        with (
+            replacing(out_path, durable=True, overwrite=overwrite) as aside,
+            h5py.File(aside, "w") as out,
+        ):
             flags, checksum = _copy_columns(layout, out, common, ok_flag, budget)
             out.create_dataset(FLAGS, data=flags, dtype=h5py.string_dtype())
             out.attrs[PROVENANCE] = json.dumps(common)
@@ -396,10 +408,10 @@ def _add_attribute(file: h5py.h5f.FileID, name: str, value: np.ndarray) -> None:
 
 
 def _write_image(path: Path, image: bytes) -> None:
+    rest = memoryview(image)
     with replacing(path) as aside, open(aside, "wb", buffering=0) as file:
-        written = file.write(image)
-        if written != len(image):
-            raise OSError(f"{path}: only {written} of {len(image)} bytes were written")
+        while rest:  # a nearly full disk takes a part of it first
+            rest = rest[file.write(rest) :]
 
 
 def _examine(
@@ -437,7 +449,9 @@ def _problem(
     if stored_bytes == 0:
         return "flagged, but never written"
     if provenance is not None and (found or not allow_unknown):
-        wrong = differences(provenance, found) if found else "it does not say of which"
+        if not found:
+            return UNKNOWN_PROVENANCE
+        wrong = differences(provenance, found)
         if wrong:
             return f"of another Hessian: {wrong}"
     if common is not None and found != common:
@@ -497,6 +511,8 @@ def _copy_columns(
             sums[idx] = zlib.crc32(block[idx].data, sums[idx])
         if all(flag == INITIAL_FLAG for flag in flags):
             return flags, None  # nothing was measured: HDF5 reserves the space when it is
+        if begin == 0:
+            reserve_space(out, data.nbytes)
         copied = torch.from_numpy(block).T.contiguous().numpy()
         data[begin:end] = copied
         total = zlib.crc32(copied.data, total)

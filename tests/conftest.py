@@ -86,17 +86,19 @@ class Pipeline:
         } | changes  # fmt: skip
         return [f"{name}={value}" for name, value in words.items() if value is not None]
 
-    def measure(self, store: Path, **changes: object) -> int:
-        words = self.recorded_words(
+    def measurement_words(self, store: Path, **changes: object) -> list[str]:
+        return self.recorded_words(
             **{
                 "MEASUREMENTS_DIR": store, "NUM_OUTER": self.outer, "NUM_INNER": self.inner,
                 "MEASUREMENT_IDXS": list(range(self.inner)),
             } | changes
         )  # fmt: skip
-        return run(MEASURE, *words)
 
-    def analyse(self, store: Path, **changes: object) -> int:
-        words = self.recorded_words(
+    def measure(self, store: Path, **changes: object) -> int:
+        return run(MEASURE, *self.measurement_words(store, **changes))
+
+    def analysis_words(self, store: Path, **changes: object) -> list[str]:
+        return self.recorded_words(
             **{
                 "INNER_VIRTUAL": store / "inner_ALL.h5",
                 "OUTER_VIRTUAL": store / "leftouter_ALL.h5",
@@ -105,7 +107,9 @@ class Pipeline:
                 "NUM_A_POSTERIORI": 3,
             } | changes
         )  # fmt: skip
-        return run(ANALYSE, *words)
+
+    def analyse(self, store: Path, **changes: object) -> int:
+        return run(ANALYSE, *self.analysis_words(store, **changes))
 
     def logs(self, script: str) -> list[Path]:
         return sorted(p for p in self.run_dir.iterdir() if f"[{script}]" in p.name)

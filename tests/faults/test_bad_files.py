@@ -1,0 +1,144 @@
+"""Damaged measurements and stores: 10d and merge refuse them, 10c measures them again."""
+
+import os
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+
+from skerch.__main__ import main as skerch
+from skerch.measurement_store import DistributedHDF5
+from tests import damage
+from tests.faults.trees import tree
+
+IDX = 2
+OUTER, INNER = (f"{name}_{IDX:010d}.h5" for name in ("leftouter", "inner"))
+NOT_HDF5 = r"not a readable HDF5 file"
+
+#: Damage, and what is said about measurement 2.
+CASES = {
+    "missing": (damage.missing, "missing"),
+    "empty": (damage.empty, NOT_HDF5),
+    "other shape": (damage.other_shape, "expected data of shape"),
+    "other dtype": (damage.other_dtype, "expected dtype float32, found float64"),
+    "other run": (damage.other_run, "of another Hessian: run_id: expected"),
+    "never written": (damage.never_written, "flagged, but never written"),
+    "external link": (damage.external_link, "data set 'data' is missing or a link"),
+}
+TRUNCATED = {f"truncated {i}": (partial(damage.truncated, seed=i), NOT_HDF5) for i in range(10)}
+FLIPPED = {f"flipped bit {i}": (partial(damage.flipped_bit, seed=i), "") for i in range(3)}
+
+
+def parametrise(cases):
+    return pytest.mark.parametrize(("harm", "message"), cases.values(), ids=cases.keys())
+
+
+@pytest.mark.parametrize("name", [OUTER, INNER])
+@parametrise(CASES | TRUNCATED)
+def test_merge_refuses_and_lists_the_index(store, capsys, name, harm, message):
+    harm(store / name)
+    before, fmt = tree(store), name.partition("_")[0]
+    words = ["--in_path", f"{store}/{fmt}_ALL.h5", "--out_path", f"{store}/{fmt}_MERGED.h5"]
+    assert skerch(["merge_hdf5", *words, "--ok_flag", "measured"]) == 1
+    err = capsys.readouterr().err
+    assert f"measurements cannot be used: {IDX} ({message}" in err
+    assert err.count("\n") == 1
+    assert tree(store) == before
+
+
+@pytest.mark.parametrize("name", [OUTER, INNER])
+@parametrise(FLIPPED)
+def test_merge_finds_a_flipped_bit(store, capsys, name, harm, message):
+    harm(store / name)
+    before, fmt = tree(store), name.partition("_")[0]
+    words = ["--in_path", f"{store}/{fmt}_ALL.h5", "--out_path", f"{store}/{fmt}_MERGED.h5"]
+    assert skerch(["merge_hdf5", *words, "--ok_flag", "measured"]) == 1
+    assert f"the checksum does not match for measurements {IDX}." in capsys.readouterr().err
+    assert tree(store) == before
+
+
+@parametrise(CASES | {"truncated": TRUNCATED["truncated 0"]})
+def test_10d_refuses_and_changes_nothing(trained, store, capsys, harm, message):
+    harm(store / OUTER)
+    before = tree(store), tree(trained.run_dir)
+    assert trained.analyse(store) == 1
+    err = capsys.readouterr().err
+    assert f"1 of 6 measurements cannot be used: {IDX} ({message}" in err
+    assert err.count("\n") == 1
+    assert (tree(store), tree(trained.run_dir)) == before
+
+
+def test_10d_finds_a_flipped_bit_and_keeps_the_old_merge(trained, store, capsys):
+    merged = store / "leftouter_MERGED.h5"
+    assert skerch(["merge_hdf5", "--in_path", f"{store}/leftouter_ALL.h5",
+                   "--out_path", str(merged)]) == 0  # fmt: skip
+    assert trained.measure(store, STEP=2) == 0
+    damage.flipped_bit(store / OUTER)
+    before = merged.read_bytes()
+    capsys.readouterr()
+    assert trained.analyse(store, STEP=2) == 1
+    assert f"the checksum does not match for measurements {IDX}." in capsys.readouterr().err
+    assert merged.read_bytes() == before
+    assert not list(store.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [(OUTER, harm) for harm, _ in (CASES | FLIPPED).values()]
+    + [(INNER, TRUNCATED["truncated 1"][0]), (INNER, damage.missing)]
+    + [pytest.param(OUTER, h, marks=pytest.mark.slow) for h, _ in TRUNCATED.values()],
+    ids=str,
+)
+def test_10c_measures_it_again(trained, measured, store, capsys, name, harm):
+    harm(store / name)
+    untouched = {p: v for p, v in tree(store).items() if p.name not in (OUTER, INNER)}
+    assert trained.measure(store) == 0
+    out = capsys.readouterr().out
+    assert '"num": 11' in out
+    assert out.count("Measurement successful!") == 1
+    for file in (OUTER, INNER):
+        found, expected = (DistributedHDF5.load(where / file) for where in (store, measured))
+        np.testing.assert_allclose(found.data, expected.data, rtol=1e-4, atol=1e-8)
+        assert (found.flag, found.provenance) == (expected.flag, expected.provenance)
+    assert {p: v for p, v in tree(store).items() if p.name not in (OUTER, INNER)} == untouched
+
+
+def test_read_only_measurements_are_read_and_replaced_only_where_they_are_stale(
+    trained, store, analysed
+):
+    for path in store.iterdir():
+        path.chmod(0o444)
+    before = tree(store)
+    assert trained.measure(store) == 0
+    assert tree(store) == before
+    damage.other_run(store / OUTER)
+    (store / OUTER).chmod(0o444)
+    assert trained.measure(store) == 0
+    assert trained.analyse(store) == 0
+    assert {p for p, v in tree(store).items() if before.get(p) != v} == {
+        store / name for name in (OUTER, INNER, "inner_MERGED.h5", "leftouter_MERGED.h5")
+    }
+
+
+@pytest.mark.parametrize(
+    "source", ["../elsewhere/inner_{:010d}.h5", "/elsewhere/inner_{:010d}.h5"],
+    ids=["beside", "absolute"],
+)  # fmt: skip
+def test_a_virtual_file_that_points_elsewhere_is_refused(trained, store, capsys, source):
+    shutil.copytree(store, store.with_name("elsewhere"))
+    damage.points_elsewhere(store / "inner_ALL.h5", source)
+    before = tree(store.parent), tree(trained.run_dir)
+    merge = ["--in_path", f"{store}/inner_ALL.h5", "--out_path", f"{store}/merged.h5"]
+    assert trained.measure(store) == 1
+    assert trained.analyse(store) == 1
+    assert skerch(["merge_hdf5", *merge]) == 1
+    message = "inner_ALL.h5: data set 'data' points outside its directory"
+    assert [message in line for line in capsys.readouterr().err.splitlines()] == [True] * 3
+    assert (tree(store.parent), tree(trained.run_dir)) == before
+
+
+def test_absolute_paths_into_its_own_directory_are_fine(store):
+    before = DistributedHDF5.load_virtual(store / "inner_ALL.h5")
+    damage.points_elsewhere(store / "inner_ALL.h5", f"{store}{os.sep}inner_{{:010d}}.h5")
+    assert DistributedHDF5.load_virtual(store / "inner_ALL.h5").subpaths == before.subpaths
