@@ -120,10 +120,10 @@ def _relative(S: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
 
 @case(
     "peers",
-    "SEIGH, block Krylov, ARPACK's Lanczos and LOBPCG for the same k of the same mnist_mini Hessian",
+    "SEIGH, block Krylov, Lanczos (ARPACK) and LOBPCG: the same k of the same mnist_mini Hessian",
     full={"k": 355, "steps": 300, "num_data": 500, "names": list(PEERS), "exact": True},
-    tiny={"k": 4, "steps": 1, "num_data": 20, "names": ["SEIGH", "block Krylov, 4 rounds", "eigsh, tol 1e-3"],
-          "exact": False},
+    tiny={"k": 4, "steps": 1, "num_data": 20, "exact": False,
+          "names": ["SEIGH", "block Krylov, 4 rounds", "eigsh, tol 1e-3"]},
 )  # fmt: skip
 def peers(k: int, steps: int, num_data: int, names: list[str], exact: bool) -> dict[str, Any]:
     """Train, decompose exactly (minutes; the errors need it), then by each method."""
