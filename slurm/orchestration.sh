@@ -7,7 +7,7 @@
 # names those that it comes after, and jobs find the run directory of 10a by a pattern.
 set -euo pipefail
 
-CALLER_DIR=$PWD GIVEN=''
+CALLER_DIR=$PWD GIVEN='' LOCATED=''
 unset RESUME # a variable of 10a.slurm, set only here
 for name in ACTIVATE PYTHON; do
     [ -z "${!name:-}" ] || GIVEN+="$name "
@@ -91,6 +91,7 @@ locate_experiment() {
         logs=("$RUN_DIR"/*'[10a_gather_params_grads.py].log')
         [ -e "${logs[0]}" ] || fail 2 "RUN_DIR=$RUN_DIR: expected a run directory of 10a or an experiment"
     fi
+    LOCATED=yes
     name_experiment
 }
 
@@ -399,6 +400,8 @@ run_experiment() {
     refuse_if_queued
     local what=${#PENDING[@]}
     if [ -z "$DRY_RUN" ]; then
+        mkdir -p -- "${EXPERIMENT_DIR%/*}"
+        [ -n "$LOCATED" ] || mkdir -- "$EXPERIMENT_DIR" # refuses if two start in one second
         mkdir -p -- "$JOB_LOGS" "$EXPERIMENT_DIR/running"
         print_settings >"$EXPERIMENT_DIR/settings.new"
         mv -f -- "$EXPERIMENT_DIR/settings.new" "$EXPERIMENT_DIR/settings"

@@ -46,7 +46,7 @@ class Experiment:
         """Run 11m and return what it prints, both channels."""
         done = subprocess.run(
             [SCRIPT, *words], cwd=REPOSITORY, env=self.variables(**changes), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=400,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900,
         )  # fmt: skip
         assert done.returncode == status, done.stdout
         return done.stdout
@@ -71,7 +71,7 @@ class Experiment:
     def status(self) -> str:
         return subprocess.run(
             ["./11s_status.sh", str(self.directory)], cwd=REPOSITORY, env=self.environment,
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100, check=True,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=True,
         ).stdout  # fmt: skip
 
     def stop_in_the_middle(self, job: str, file: str, action: str) -> dict[str, str]:

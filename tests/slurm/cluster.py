@@ -85,7 +85,7 @@ def free_ports(number: int) -> list[int]:
     return ports
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:
     """Return the first true value of ``condition``."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -25,11 +25,18 @@ def cluster():
         yield running
 
 
+@pytest.fixture(scope="session")
+def empty_store(trained):
+    """A store as 10b makes it, but for the monolithic files, which 10d makes if need be."""
+    return trained.lay_out("empty")
+
+
 @pytest.fixture
-def experiment(cluster, trained, digits, tmp_path):
+def experiment(cluster, trained, empty_store, digits, tmp_path):
     """A training that is done, of whose first Hessian 12 measurements in two tasks are wanted."""
     directory = tmp_path / trained.run_dir.name
     shutil.copytree(trained.run_dir, directory, ignore=shutil.ignore_patterns("*.py[]]__*.log"))
+    shutil.copytree(empty_store, directory / "measurements")
     yield Experiment(
         small_environment(digits) | cluster.environment, directory, directory / "measurements",
         tmp_path / "fault",

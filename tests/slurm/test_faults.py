@@ -131,8 +131,6 @@ def test_analysis_killed_while_merging(cluster, experiment, expected):
 
 def test_same_array_submitted_twice_at_once(cluster, experiment, expected):
     commands = experiment.dry_run()
-    layout = experiment.submit(commands["10b_layout"])
-    wait_until(lambda: cluster.states(layout) == ["COMPLETED"], "the store is there")
     fault = experiment.stop_in_the_middle("10c", "inner_0000000002.h5", "pause")
     experiment.environment |= fault
     arrays = [experiment.submit(commands["10c_step0_train"]) for _ in range(2)]
