@@ -67,7 +67,7 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str]) -> ConfigT:
         try:
             OmegaConf.update(base, name, value)
             values[name] = OmegaConf.to_container(base)[name]  # type: ignore[index,call-overload]
-        except OmegaConfBaseException:
+        except (OmegaConfBaseException, RecursionError):  # a list may be an item of itself
             raise InputError(
                 f"key {name}: expected {_type_name(types[name])}, got {texts[name]!r}"
             ) from None
