@@ -67,7 +67,7 @@ def parse_config(config_type: type[ConfigT], argv: Sequence[str]) -> ConfigT:
         try:
             OmegaConf.update(base, name, value)
             values[name] = OmegaConf.to_container(base)[name]  # type: ignore[index,call-overload]
-        except OmegaConfBaseException:
+        except (OmegaConfBaseException, RecursionError):  # a list may be an item of itself
             raise InputError(
                 f"key {name}: expected {_type_name(types[name])}, got {texts[name]!r}"
             ) from None
@@ -84,11 +84,7 @@ def _parse_value(name: str, text: str, annotation: Any) -> Any:
         return None if text in ("", "null", "None") else text
     try:
         value = yaml.safe_load(text)
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ):  # "0x_", "2026-13-01" and "[[[..." included
+    except (yaml.YAMLError, ValueError, RecursionError):  # of "0x_", "2026-13-01" and "[[[..."
         raise InputError(f"key {name}: expected {_type_name(annotation)}, got {text!r}") from None
     if isinstance(value, str) and _type_name(annotation) == "float":
         # YAML 1.1 reads 1e-3 (no dot) as text.

@@ -39,7 +39,8 @@ def interruptible() -> Iterator[None]:
     # Not in the main thread: the caller handles signals.
     with contextlib.suppress(ValueError):
         for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, interrupt)
+            if signal.getsignal(number) != signal.SIG_IGN:  # as of nohup and background jobs
+                previous[number] = signal.signal(number, interrupt)
     try:
         yield
     except KeyboardInterrupt as error:

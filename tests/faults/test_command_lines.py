@@ -90,7 +90,7 @@ def command_lines(draw, script, good):
     """Change, drop, repeat and add words of a good command line."""
     names = [field.name for field in dataclasses.fields(load_script(script).Config)]
     words = dict(good)
-    if "OBS_DATASETS" in words and script[:3] != "12a" and draw(st.integers(0, 11)) == 0:
+    if "OBS_DATASETS" in words and script[:3] != "12a" and draw(st.integers(0, 24)) == 0:
         words["OBS_DATASETS"] = "digits"
     for _ in range(draw(st.integers(0, 4))):
         name = draw(st.sampled_from(names))

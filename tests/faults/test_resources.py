@@ -13,7 +13,6 @@ from skerch.measurement_store import DistributedHDF5, load_merged
 from tests.conftest import ANALYSE, MEASURE, TRAIN, Pipeline
 from tests.faults.conftest import results
 from tests.faults.processes import (
-    ONE_VECTOR_PER_PRODUCT,
     finish,
     limit_file_size,
     limit_open_files,
@@ -35,16 +34,16 @@ def last_line(output):
 
 def test_more_measurements_than_files_may_be_open(trained, tmp_path):
     """All stages with 300 inner measurements and 64 open files, and the same without a limit."""
-    pipeline = Pipeline(tmp_path, trained.datasets, 150, 300)
+    pipeline = Pipeline(tmp_path, trained.datasets, 70, 300)
     shutil.copytree(trained.root / "output", tmp_path / "output")
     few, output = partial(limit_open_files, 64), tmp_path / "terminal"
     analyses = []
     for name, before in (("limited", few), ("free", None)):
         store = tmp_path / name
-        words = ["--shape", "7030,7030", "--outer", 150, "--inner", 300, "--sym"]
+        words = ["--shape", "7030,7030", "--outer", 70, "--inner", 300, "--sym"]
         commands = (
             ["skerch", "create_hdf5_layout", "--hdf5dir", store, *words],
-            [MEASURE, *pipeline.measurement_words(store, **ONE_VECTOR_PER_PRODUCT)],
+            [MEASURE, *pipeline.measurement_words(store)],
             ["skerch", "merge_hdf5", "--in_path", store / "inner_ALL.h5", "--out_path",
              store / "inner_MERGED.h5", "--ok_flag", "measured"],
             [ANALYSE, *pipeline.analysis_words(store)],

@@ -45,3 +45,13 @@ def test_without_a_signal_errors_stay_what_they_are():
 def test_a_keyboard_interrupt_of_other_code_counts_as_ctrl_c():
     with pytest.raises(Interrupted, match="Ctrl-C"), interruptible():
         raise KeyboardInterrupt
+
+
+def test_signals_that_are_ignored_stay_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
