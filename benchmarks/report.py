@@ -240,9 +240,9 @@ def peers_section(records: dict[str, Record], docs: Path) -> str:
         f"{results['num_params']:,} products take {exact['products']:.0f} s, the dense "
         f"eigendecomposition {exact['eigh']:.0f} s.\n\n"
         + table(rows)
-        + f"\n\n`eigsh` takes **{ratio:.1f} times** as long as {krylov}. The products of SEIGH, and "
-        "those of each round of block Krylov, are independent of each other, so that they can be "
-        "spread over jobs; those of ARPACK come one after the other."
+        + f"\n\n`eigsh` takes **{ratio:.1f} times** as long as {krylov}. The products of SEIGH, "
+        "and those of each round of block Krylov, are independent of each other and can be spread "
+        "over jobs; those of ARPACK come one after the other."
     )
 
 
