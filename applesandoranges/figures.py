@@ -435,7 +435,8 @@ def recoveries(logs: LogSet) -> Drawing:
     best, K = part["best_rel_frob_error"].iloc[0], int(part["K"].iloc[0])
     for ax in (axes[0], axes[2]):
         ax.axhline(best, color=CHANCE, lw=2, label="best possible")
-        ax.set(ylabel=f"relative Frobenius error, K = {K}", yscale="log")
+        ax.set(ylabel=f"relative Frobenius error, K = {K}")
+        ax.set_ylim(bottom=0)
     axes[1].set(ylabel=f"median relative error of the top {K // 2} eigenvalues", yscale="log")
     for ax in axes[:2]:
         ax.set(xlabel="Hessian products")
