@@ -30,7 +30,7 @@ class RowBlocks:
     #: the one before.
     WORKING_COPIES = 6
     #: Larger blocks are not faster, whatever the budget.
-    MAX_BLOCK_BYTES = 2**26
+    MAX_BLOCK_BYTES = 2**25
 
     def __init__(
         self, matrix: Any, budget: int | None = None, device: torch.device | str | None = None
