@@ -1,7 +1,5 @@
 """10c's loop: what is logged is there, whatever happens in between."""
 
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
@@ -9,7 +7,8 @@ import torch
 
 from applesandoranges.hessian_engines import ProductPlan
 from applesandoranges.jsonlog import JsonLog, read_log
-from applesandoranges.measuring import SketchStore, measure
+from applesandoranges.measuring import measure
+from applesandoranges.sketches import SeighSketch
 from skerch import LO_FMT
 from skerch.distributed_decompositions import create_hdf5_layout
 from skerch.linops import DiagonalLinOp
@@ -34,66 +33,67 @@ class Operator(DiagonalLinOp):
         return super()._matmat(X)
 
 
+class Problem:
+    device = torch.device("cpu")
+
+
 class Recorded:
     """What the loop needs of a recorded Hessian."""
 
-    step, test, identity = 0, False, {"split": "train"}
+    step, test, dim, seed, identity = 0, False, D, 1, {"split": "train"}
+    problem = Problem()
 
     def __init__(self, before=lambda product: None):
         self.operator = Operator(before)
-
-    def sketch_provenance(self, outer, inner):
-        return {"split": "train", "num_outer": outer}
-
-    def test_matrices(self, inner):
-        return SSRFT((inner, D), 1), SSRFT((inner, D), 2)
 
 
 @pytest.fixture
 def store(tmp_path):
     create_hdf5_layout(tmp_path / "s", (D, D), np.dtype("f4"), OUTER, INNER, symmetric=True)
-    return SketchStore(tmp_path / "s", OUTER, INNER, D)
+    return tmp_path / "s"
+
+
+def sketch(store, recorded=None):
+    return SeighSketch(recorded or Recorded(), store, "ok", OUTER, INNER)
 
 
 def run(recorded, store):
-    path = store.directory.parent / "log"
+    path = store.parent / "log"
     with JsonLog(path) as log:
         try:
-            measure(recorded, store, range(INNER), "ok", log)
+            measure(sketch(store, recorded), range(INNER), log)
         finally:
             log("END", {})
-    events = [event for event in read_log(path).events if event.text == "Measurement successful!"]
-    return [event.body["idx"] for event in events]
+    return logged(store)
 
 
 def measured(store):
-    provenance = Recorded().sketch_provenance(OUTER, INNER)
-    return [i for i in range(INNER) if store.is_measured(i, "ok", provenance)]
+    return [idx for idx in range(INNER) if sketch(store).is_measured(idx)]
 
 
 def logged(store):
-    events = read_log(store.directory.parent / "log").events
+    events = read_log(store.parent / "log").events
     return [event.body["idx"] for event in events if event.text == "Measurement successful!"]
 
 
 def test_everything_is_measured_and_logged(store):
     assert run(Recorded(), store) == measured(store) == list(range(INNER))
-    (_, Psi), operator = Recorded().test_matrices(INNER), Recorded().operator
-    path = DistributedHDF5.subpath(store.directory, LO_FMT, 3)
+    Psi, operator = SSRFT((INNER, D), Recorded.seed + 2), Recorded().operator
+    path = DistributedHDF5.subpath(store, LO_FMT, 3)
     with h5py.File(path) as file:
         expected = (operator @ Psi.rows([3]).T)[:, 0]
         np.testing.assert_allclose(file["data"][:], expected, rtol=1e-5)
 
 
 def test_an_error_of_the_writer_surfaces_and_is_not_logged_as_success(store, monkeypatch):
-    true_write = SketchStore.write
+    true_write = SeighSketch.write
 
     def write(self, idx, *args):
         if idx == 2:
             raise OSError("disk full")
         true_write(self, idx, *args)
 
-    monkeypatch.setattr(SketchStore, "write", write)
+    monkeypatch.setattr(SeighSketch, "write", write)
     with pytest.raises(OSError, match="disk full"):
         run(Recorded(), store)
     assert 2 not in logged(store)
@@ -113,4 +113,4 @@ def test_what_was_computed_before_a_stop_is_kept_whole(store):
     with pytest.raises(Stopped):
         run(Recorded(stop), store)
     assert logged(store) == measured(store) == [0, 1, 2, 3]
-    assert not list(Path(store.directory).glob(".*"))  # nothing half-written
+    assert not list(store.glob(".*"))  # nothing half-written
