@@ -85,11 +85,15 @@ def test_10d_finds_a_flipped_bit_and_keeps_the_old_merge(trained, store, capsys)
 
 @pytest.mark.parametrize(
     ("name", "harm"),
-    [(OUTER, harm) for harm, _ in (CASES | FLIPPED).values()]
-    + [(INNER, TRUNCATED["truncated 1"][0]), (INNER, damage.missing)]
-    + [pytest.param(OUTER, h, marks=pytest.mark.slow) for h, _ in TRUNCATED.values()],
-    ids=str,
-)
+    [
+        *(pytest.param(OUTER, harm, id=f"outer {what}")
+          for what, (harm, _) in (CASES | FLIPPED).items()),
+        pytest.param(INNER, TRUNCATED["truncated 1"][0], id="inner truncated"),
+        pytest.param(INNER, damage.missing, id="inner missing"),
+        *(pytest.param(OUTER, harm, id=f"outer {what}", marks=pytest.mark.slow)
+          for what, (harm, _) in TRUNCATED.items()),
+    ],
+)  # fmt: skip
 def test_10c_measures_it_again(trained, measured, store, capsys, name, harm):
     harm(store / name)
     untouched = {p: v for p, v in tree(store).items() if p.name not in (OUTER, INNER)}
