@@ -67,6 +67,8 @@ def test_typed_values(word, value):
         ([*NEEDED, "TEST_HESSIAN=maybe"], "key TEST_HESSIAN: expected bool, got 'maybe'"),
         (["PATH=x", "STEP="], "key STEP: expected int, got ''"),
         (["PATH=x", "STEP=0x_"], "key STEP: expected int, got '0x_'"),
+        (["PATH=x", "STEP=${oc.env:HOME}"], "key STEP: expected int, got"),
+        ([*NEEDED, "STEPS=${oc.env:HOME}"], "key STEPS: expected list of int, got"),
         (["PATH=x", "STEP=2026-13-45"], "key STEP: expected int, got '2026-13-45'"),
         ([*NEEDED, "STEPS=&a [*a]"], r"key STEPS: expected list of int, got '&a \[\*a\]'"),
         ([*NEEDED, f"STEPS={'[' * 3000}"], "key STEPS: expected list of int, got"),
