@@ -126,7 +126,9 @@ def test_two_analyses_at_once(pipeline, stores, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "harm", [damage.missing, damage.empty, partial(damage.flipped_bit, seed=1)], ids=str
+    "harm",
+    [damage.missing, damage.empty, partial(damage.flipped_bit, seed=1)],
+    ids=["missing", "empty", "flipped bit"],
 )
 def test_two_processes_repair_the_same_measurement(pipeline, stores, tmp_path, harm):
     store = tmp_path / "store"
