@@ -18,6 +18,7 @@ import torch
 from applesandoranges.analysis import AnalysedHessian, AnalysisConfig, log_analysis
 from applesandoranges.jsonlog import JsonLog, read_log
 from applesandoranges.merging import Merge
+from applesandoranges.resources import return_freed_memory
 from skerch.distributed_decompositions import (
     Eigh,
     budget_beside_core,
@@ -44,6 +45,7 @@ def orthonormality(eigh: Eigh) -> float:
 
 def main(directory: Path, budget: int, num_a_posteriori: int) -> dict[str, Any]:
     """Merge, orthogonalise, solve the core, and everything that 10d logs."""
+    return_freed_memory()  # as load_recorded_hessian does for 10d
     at_start = peak_rss()
     sizes = json.loads((directory / "sizes.json").read_text())
     dim, outer, inner = sizes["dim"], sizes["outer"], sizes["inner"]
