@@ -21,6 +21,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("left out: no CUDA device here")
+
+
 TRAIN, MEASURE, ANALYSE = (
     "10a_gather_params_grads.py", "10c_hessian_hdf5_measurements.py", "10d_core_and_analysis.py",
 )  # fmt: skip
