@@ -23,7 +23,7 @@ from applesandoranges.recorded_hessian import (
 )
 from applesandoranges.recoveries import RecoveryConfig, make_recovery
 from applesandoranges.recovering import Paths, RoundsSolver, SeighSolver, Solver
-from applesandoranges.resources import budget_bytes
+from applesandoranges.resources import budget_bytes, return_freed_memory
 from applesandoranges.rounds import RoundStore
 from applesandoranges.script_config import key, run_script
 from applesandoranges.software import made_with
@@ -67,6 +67,7 @@ def make_solver(config: Config, recorded: RecordedHessian, budget: int) -> Solve
 def main(config: Config) -> None:
     """Merge, solve, analyse."""
     check_analysis(config)
+    return_freed_memory()
     recorded = load_recorded_hessian(config)
     solver = make_solver(config, recorded, budget_bytes(config.MEMORY_BUDGET_GB))
     plan = recorded.operator.make_plan() if config.WITH_A_POSTERIORI else None

@@ -26,7 +26,7 @@ from applesandoranges.hessian_engines import ProductConfig
 from applesandoranges.jsonlog import logs_stop
 from applesandoranges.names import check_name
 from applesandoranges.problems import PROBLEMS
-from applesandoranges.resources import allow_tf32, budget_bytes, parse_device, return_freed_memory
+from applesandoranges.resources import allow_tf32, budget_bytes, parse_device
 from applesandoranges.script_config import key, run_script
 from applesandoranges.training import TrainingConfig, TrainingRun, prepare_run, train
 from skerch.decompositions import check_sizes, seigh
@@ -56,7 +56,6 @@ def main(config: Config) -> None:
     check_exact_memory(dim, budget_bytes(config.MEMORY_BUDGET_GB))
     config.product_settings(dim, parse_device(config.DEVICE))
     allow_tf32(config.ALLOW_TF32)
-    return_freed_memory()
     run = prepare_run(config, Path(__file__).name)
 
     done: list[tuple[int, str]] = []

@@ -20,7 +20,7 @@ from .hessian_engines import BlockHessian, ProductConfig
 from .incremental_hdf5 import IncrementalHDF5
 from .jsonlog import Log, read_log
 from .problems import Problem, build_problem
-from .resources import allow_tf32, default_device, parse_device, return_freed_memory
+from .resources import allow_tf32, default_device, parse_device
 from .script_config import key
 from .training import subset_hash
 
@@ -115,7 +115,6 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     training_log, params_path = Path(config.TRAINING_LOGPATH), Path(config.PARAMS_PATH)
     obs_datasets, test = Path(config.OBS_DATASETS).expanduser(), config.TEST_HESSIAN
     allow_tf32(config.ALLOW_TF32)
-    return_freed_memory()
     log = read_log(training_log)
     trained, run = _facts(log)
     params_file = IncrementalHDF5(params_path)

@@ -45,7 +45,7 @@ def orthonormality(eigh: Eigh) -> float:
 
 def main(directory: Path, budget: int, num_a_posteriori: int) -> dict[str, Any]:
     """Merge, orthogonalise, solve the core, and everything that 10d logs."""
-    return_freed_memory()  # as load_recorded_hessian does for 10d
+    return_freed_memory()  # as 10d does
     at_start = peak_rss()
     sizes = json.loads((directory / "sizes.json").read_text())
     dim, outer, inner = sizes["dim"], sizes["outer"], sizes["inner"]
