@@ -53,7 +53,7 @@ def return_freed_memory() -> None:
     """Let large blocks go back to the system as soon as they are freed, where this is glibc.
 
     Otherwise it keeps freed blocks of up to 32 MB for later, and what is resident exceeds what is
-    in use by hundreds of MB. For analyses, which stream: networks reuse their activations, and would
+    in use by hundreds of MB. For analyses, which stream: networks reuse their activations and would
     be slower. Other C libraries have no such setting; nothing is done there.
     """
     libc = ctypes.CDLL(None)
