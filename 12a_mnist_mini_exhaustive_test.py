@@ -41,7 +41,7 @@ class Config(AnalysisConfig, ProductConfig, TrainingConfig):
     WITH_TEST_HESSIAN: bool = key("analyse the Hessian of the test split", True)
     NUM_OUTER: int = key("outer measurements n_o of the sketch, its rank", 355)
     NUM_INNER: int = key("inner measurements n_i of the sketch", 700)
-    COMPARE_RECOVERIES: bool = key("also recover by other methods, at equal products", True)
+    COMPARE_RECOVERIES: bool = key("also recover by other methods, at equal products", False)
 
 
 def main(config: Config) -> None:

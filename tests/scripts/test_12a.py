@@ -40,7 +40,7 @@ def words(digits, tmp_path, *more):
 
 
 def test_log_has_exact_and_sketched_results_for_both_splits(tiny, digits, tmp_path):
-    assert run(SCRIPT, *words(digits, tmp_path)) == 0
+    assert run(SCRIPT, *words(digits, tmp_path, "COMPARE_RECOVERIES=true")) == 0
     (path,) = (tmp_path / "out").glob("*/*.log")
     log = read_log(path)
     assert {"H_TRAIN RESULT", "H_TEST RESULT", "EVAL ROUND", "GLOBALS"} <= {
