@@ -83,8 +83,8 @@ def _parse_value(name: str, text: str, annotation: Any) -> Any:
     if annotation == str | None:
         return None if text in ("", "null", "None") else text
     try:
-        if "${" in text:
-            raise ValueError("OmegaConf would put something else in its place, of any type")
+        if "${" in text or "???" in text:
+            raise ValueError("OmegaConf would take it for an interpolation, or for missing")
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):  # of "0x_", "2026-13-01" and "[[[..."
         raise InputError(f"key {name}: expected {_type_name(annotation)}, got {text!r}") from None
