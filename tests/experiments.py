@@ -10,9 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from applesandoranges.jsonlog import read_log
-from tests.conftest import ANALYSE, MEASURE
+from applesandoranges.overlap import largest_parameters, mask_curve
+from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.script_config import parse_config
+from skerch.decompositions import block_krylov
+from tests.conftest import ANALYSE, MEASURE, Pipeline
 from tests.script_loader import REPOSITORY
 from tests.slurm.cluster import wait_until
 
@@ -130,3 +135,15 @@ def assert_same(found: dict, expected: dict) -> None:
     np.testing.assert_allclose(found["core_S"], S, rtol=0, atol=1e-5 * abs(S).max())
     k = np.arange(1, len(curve) + 1)
     np.testing.assert_allclose(found["frob_Qtop^2"] / k, curve / k, rtol=0, atol=1e-5)
+
+
+def assert_krylov(found: dict, root: Path, digits: Path) -> None:
+    """Compare with two rounds of six products in memory, at step 0 of the training split."""
+    pipeline = Pipeline(root, digits, 6, 12)
+    assert pipeline.train() == 0
+    config = parse_config(RecordedHessianConfig, pipeline.recorded_words())
+    recorded = load_recorded_hessian(config)
+    expected = block_krylov(recorded.operator, 6, 2, 6, pipeline.seed + 1, torch.float32)
+    np.testing.assert_allclose(found["core_S"], expected.S, rtol=1e-4)
+    curve = mask_curve(expected.vectors()[largest_parameters(recorded.params, 6)])
+    np.testing.assert_allclose(found["frob_Qtop^2"], curve, rtol=0, atol=1e-4)

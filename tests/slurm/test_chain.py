@@ -3,7 +3,13 @@
 import pytest
 
 from tests.conftest import ANALYSE, Pipeline
-from tests.experiments import Experiment, analysis, assert_same, small_environment
+from tests.experiments import (
+    Experiment,
+    analysis,
+    assert_krylov,
+    assert_same,
+    small_environment,
+)
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 
@@ -53,3 +59,17 @@ def test_whole_experiment(cluster, digits, sequential, tmp_path):
     again = experiment.command("--wait", RUN_DIR=directory)
     assert "0 of 4 Hessians to do" in again
     assert "submitted" not in again
+
+
+def test_a_recovery_in_rounds(cluster, digits, tmp_path):
+    output = tmp_path / "output"
+    settings = {
+        "OUTPUT_DIR": output, "MAX_RECORD_STEP": 0, "SPLITS": "train", "NUM_OUTER": 6,
+        "NUM_INNER": 12, "MEAS_PER_JOB": 3, "RECOVERY": "krylov", "NUM_ROUNDS": 2,
+    }  # fmt: skip
+    environment = small_environment(digits) | cluster.environment
+    experiment = Experiment(environment, output, output, tmp_path / "fault", settings)
+    assert "all 1 Hessians are analysed" in experiment.command("--wait")
+    (experiment.directory,) = output.iterdir()
+    assert not (experiment.directory / "measurements").exists()
+    assert_krylov(analysis(experiment.logs(ANALYSE), 0, False), tmp_path / "in memory", digits)
