@@ -12,9 +12,9 @@ F64 = torch.float64
 SOURCES = ["tensor-f64", "tensor-f32", "hdf5-f64", "hdf5-f32", "hdf5-chunked"]
 
 
-def budget_of(rows):
+def budget_of(rows, width=N):
     """The smallest budget in which blocks of ``rows`` rows fit."""
-    return RowBlocks.WORKING_COPIES * 8 * N * rows
+    return RowBlocks.WORKING_COPIES * 8 * width * rows
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ class TestColumnBlocks:
 
     @pytest.mark.parametrize("rows", [1, 7, 23])
     def test_they_are_the_matrices_side_by_side(self, parts, whole, rows):
-        Y = ColumnBlocks(parts, 5 * 8 * whole.shape[1] * rows)
+        Y = ColumnBlocks(parts, budget_of(rows, whole.shape[1]))
         blocks = list(Y)
         assert Y.shape == whole.shape
         assert Y.block_rows == rows
