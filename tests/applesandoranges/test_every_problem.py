@@ -233,12 +233,12 @@ def test_the_hessian_of_resnet_is_restored_with_its_statistics(root, tmp_path, m
     true_train = script.train
     v = gaussian_noise(LAYERS["imagenetdet_resnet18"][0], 5, dtype=torch.float32)
 
-    def observed_train(run, on_record):
+    def observed_train(run, on_record, *rest):
         def record(step):
             on_record(step)
             products[step] = hessian_of(run.problem) @ v
 
-        true_train(run, record)
+        true_train(run, record, *rest)
 
     monkeypatch.setattr(script, "train", observed_train)
     words = settings_file(tmp_path / "settings.yaml", "imagenetdet_resnet18")
