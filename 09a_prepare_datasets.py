@@ -14,7 +14,7 @@ from applesandoranges.dataset_sources import download, write_embedded, write_syn
 from applesandoranges.datasets import DATASETS
 from applesandoranges.names import check_name
 from applesandoranges.script_config import key, run_script
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 #: Data sets by source, where DATASETS was not given.
 DEFAULT_DATASETS: dict[str, list[str]] = {

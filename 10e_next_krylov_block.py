@@ -16,7 +16,7 @@ from applesandoranges.resources import budget_bytes
 from applesandoranges.rounds import RoundStore
 from applesandoranges.script_config import key, run_script
 from applesandoranges.software import made_with
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 
 @dataclass

@@ -30,7 +30,7 @@ from applesandoranges.resources import allow_tf32, budget_bytes, parse_device
 from applesandoranges.script_config import key, run_script
 from applesandoranges.training import TrainingConfig, TrainingRun, prepare_run, train
 from skerch.decompositions import check_sizes, seigh
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 
 @dataclass

@@ -18,7 +18,7 @@ from applesandoranges.names import check_name
 from applesandoranges.plots import figure_paths, save_figure
 from applesandoranges.results import HessianResult, read_logs
 from applesandoranges.script_config import key, run_script
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 TABLE_RANKS = (1, 2, 5, 10, 20, 50, 100, 200, 355, 500, 1000, 1500)
 

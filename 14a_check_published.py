@@ -25,7 +25,7 @@ from applesandoranges.published import SETTINGS, STEPS, compare, setting_differe
 from applesandoranges.resources import default_device
 from applesandoranges.results import read_logs
 from applesandoranges.script_config import key, run_script
-from skerch.utils import InputError, NumericalError
+from skerch.errors import InputError, NumericalError
 
 EXHAUSTIVE = Path(__file__).parent / "12a_mnist_mini_exhaustive_test.py"
 

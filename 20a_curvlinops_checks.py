@@ -19,7 +19,7 @@ from applesandoranges.resources import default_device, parse_device
 from applesandoranges.script_config import key, run_script
 from applesandoranges.settings import load_settings
 from applesandoranges.training import DEFAULT_SETTINGS
-from skerch.utils import InputError, NumericalError
+from skerch.errors import InputError, NumericalError
 
 
 @dataclass

@@ -17,8 +17,9 @@ from skerch.a_posteriori import (
     scree_bounds,
     truncation_errors,
 )
+from skerch.budget import rows_within
 from skerch.distributed_decompositions import Eigh
-from skerch.utils import InputError, rows_within
+from skerch.errors import InputError
 
 from .jsonlog import JsonLog
 from .overlap import best_mask_curve, largest_parameters, mask_curves, random_masks

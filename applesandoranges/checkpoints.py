@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from skerch.errors import StoreError
 from skerch.hdf5_files import own_dataset, reading, replacing, reserve_space
-from skerch.utils import StoreError
 
 from .hessian import tensor_hash
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from skerch.utils import NumericalError, gaussian_noise
+from skerch.errors import NumericalError
+from skerch.utils import gaussian_noise
 
 from .hessian import buffer_state, load_buffers, tensor_hash, trainable
 from .problems import Batch, Problem

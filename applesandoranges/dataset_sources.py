@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 
-from skerch.utils import InputError, gaussian_noise, randperm, uniform_noise
+from skerch.errors import InputError
+from skerch.utils import gaussian_noise, randperm, uniform_noise
 
 from .datasets import (
     DATASETS,
@@ -56,6 +56,8 @@ def download(name: str, root: Path) -> str:
             f"ImageNet cannot be downloaded; put its folders train and val into "
             f"{data_folder(name, root)} by hand"
         )
+    import torchvision
+
     target = data_folder(name, root)
     if missing_file(name, root) is None:
         train, test = open_real(name, root)

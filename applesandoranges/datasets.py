@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 from .names import check_name
 
@@ -241,6 +240,8 @@ def open_real(name: str, root: Path) -> tuple[Any, Any]:
     Raises:
         InputError: If they are damaged.
     """
+    import torchvision  # takes seconds; not for those who only ask what lies there
+
     folder = data_folder(name, root)
     try:
         if name == "ImageNet":

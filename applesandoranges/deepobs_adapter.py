@@ -2,7 +2,7 @@
 
 The top-level ``__init__`` of DeepOBS imports TensorFlow, which nothing here needs. So the package
 is registered without running that ``__init__``; its submodules, such as ``deepobs.config``, are
-then found as usual.
+then found as usual. It is imported when something of it is wanted: mnist_mini needs nothing of it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import importlib
 import importlib.util
 import sys
 import warnings
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 
 def _import_deepobs(name: str) -> ModuleType:
@@ -33,20 +35,15 @@ def _import_deepobs(name: str) -> ModuleType:
         return importlib.import_module(f"deepobs.pytorch.{name}")
 
 
-_modules = _import_deepobs("testproblems.testproblems_modules")
-_testproblems = _import_deepobs("testproblems")
-_cifar10 = _import_deepobs("datasets.cifar10")
-_cifar100 = _import_deepobs("datasets.cifar100")
+def network(name: str, **options: int) -> nn.Module:
+    """Build the network ``net_<name>`` of DeepOBS."""
+    return getattr(_import_deepobs("testproblems.testproblems_modules"), f"net_{name}")(**options)
 
-net_mlp = _modules.net_mlp
-net_fmnist_2c2d = _modules.net_mnist_2c2d
-net_cifar10_3c3d = _modules.net_cifar10_3c3d
-net_cifar100_allcnnc = _modules.net_cifar100_allcnnc
 
-cifar10_transform = _cifar10.training_transform_not_augmented
-cifar10_augmentation = _cifar10.training_transform_augmented
-cifar100_transform = _cifar100.training_transform_not_augmented
-cifar100_augmentation = _cifar100.training_transform_augmented
+def training_transform(dataset: str, augmented: bool) -> Callable[[Any], Tensor]:
+    """Return DeepOBS's transform of the training data of ``cifar10`` or ``cifar100``."""
+    name = "training_transform_augmented" if augmented else "training_transform_not_augmented"
+    return getattr(_import_deepobs(f"datasets.{dataset}"), name)
 
 
 def l2_penalty(testproblem: str, net: nn.Module) -> tuple[float, list[nn.Parameter]]:
@@ -56,7 +53,7 @@ def l2_penalty(testproblem: str, net: nn.Module) -> tuple[float, list[nn.Paramet
         testproblem: Name of the test problem in DeepOBS, such as ``cifar10_3c3d``.
         net: The network of that test problem.
     """
-    problem = getattr(_testproblems, testproblem)(batch_size=1)
+    problem = getattr(_import_deepobs("testproblems"), testproblem)(batch_size=1)
     problem.net = net
     groups = problem.get_regularization_groups()
     factor = max(groups)

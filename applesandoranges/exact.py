@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from skerch.distributed_decompositions import Eigh
+from skerch.errors import InputError, NumericalError
 from skerch.row_blocks import RowBlocks
-from skerch.utils import InputError, NumericalError, check_finite
+from skerch.utils import check_finite
 
 from .analysis import truncation_ranks
 

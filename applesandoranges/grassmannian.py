@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.linalg import svdvals
 from tqdm import tqdm
 
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 from .overlap import chance_level, chance_variance
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 from .hessian_engines import BlockHessian, ProductPlan, ProductSettings
 

@@ -19,8 +19,10 @@ import torch
 from curvlinops import HessianLinearOperator
 from torch import Tensor
 
+from skerch.budget import default_memory_budget
+from skerch.errors import InputError
 from skerch.ssrft import work_bytes as ssrft_bytes
-from skerch.utils import InputError, default_memory_budget, gaussian_noise
+from skerch.utils import gaussian_noise
 
 from .memory import peak_bytes
 from .names import check_name

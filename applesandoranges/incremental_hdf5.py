@@ -19,8 +19,9 @@ import h5py
 import torch
 from torch import Tensor
 
+from skerch.errors import InputError, StoreError
 from skerch.hdf5_files import own_dataset, reading, replacing, reserve_space
-from skerch.utils import InputError, StoreError, check_finite
+from skerch.utils import check_finite
 
 #: Rows per chunk: large enough to read columns fast, small enough for any HDF5 cache.
 CHUNK_ROWS = 2**18

@@ -21,8 +21,8 @@ import coloredlogs
 import pandas as pd
 from humanfriendly.terminal import terminal_supports_colors
 
+from skerch.errors import InputError
 from skerch.interruptions import Interrupted, interruptible
-from skerch.utils import InputError
 
 TIME_FORMAT = "%Y-%m-%d_%H:%M:%S.%f"
 #: Longer lines are cut on the terminal (spectra have thousands of numbers); the file has them all.

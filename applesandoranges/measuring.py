@@ -15,9 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from skerch.errors import InputError, NumericalError, StoreError
 from skerch.hdf5_files import check_writable, differences
 from skerch.measurement_store import DistributedHDF5
-from skerch.utils import InputError, NumericalError, StoreError
 
 from .background import BackgroundWriter, HostCopy
 from .jsonlog import JsonLog

@@ -11,9 +11,9 @@ from typing import Any
 import h5py
 
 from skerch.distributed_decompositions import check_sizes
+from skerch.errors import InputError, StoreError
 from skerch.hdf5_files import format_indices, read_provenance
 from skerch.measurement_store import DistributedHDF5, load_merged, verify_merged
-from skerch.utils import InputError, StoreError
 
 
 def sketch_sizes(outer_virtual: Path, inner_virtual: Path, dim: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

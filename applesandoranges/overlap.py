@@ -11,9 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from skerch.budget import rows_within
 from skerch.distributed_decompositions import Eigh
 from skerch.row_blocks import RowCollector
-from skerch.utils import randperm, rows_within
+from skerch.utils import randperm
 
 #: Rows that are compared with the best ones at once.
 CANDIDATES = 4096

@@ -5,18 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from torchvision import transforms
 
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 from . import deepobs_adapter as deepobs
 from .datasets import DATASETS, DatasetPair, Transform, load_dataset
@@ -54,8 +53,9 @@ class ProblemSpec:
         data: Key of :data:`applesandoranges.datasets.DATASETS`.
         network: Builds the network; draws its weights from torch's global generator.
         num_params: Number of parameters ``D``.
-        transform: From images to tensors, deterministic.
-        augmentation: Random transform of the training data; without one they are deterministic.
+        transform: Makes the transform from images to tensors, deterministic.
+        augmentation: Makes the random transform of the training data; without one they are
+            deterministic.
         deepobs: Test problem in DeepOBS that says which parameters the L2 term penalises; without
             one there is no such term.
         l2: Factor of the L2 term; without one it is DeepOBS's own.
@@ -64,76 +64,98 @@ class ProblemSpec:
     data: str
     network: Callable[[], nn.Module]
     num_params: int
-    transform: Transform
-    augmentation: Transform | None = None
+    transform: Callable[[], Transform]
+    augmentation: Callable[[], Transform] | None = None
     deepobs: str | None = None
     l2: float | None = None
 
 
-_IMAGENET_TRANSFORM = transforms.Compose(
-    [
-        transforms.Resize(256),
-        transforms.CenterCrop(224),
-        transforms.ToTensor(),
-        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    ]
-)
+# torchvision takes seconds to import; it is, like DeepOBS, when a problem is built.
 
 
-def _cifar10(augmentation: Transform | None, l2: float | None) -> ProblemSpec:
+def _to_tensor() -> Transform:
+    from torchvision import transforms
+
+    return transforms.ToTensor()
+
+
+def _shrunk_to_tensor() -> Transform:
+    from torchvision import transforms
+
+    return transforms.Compose([transforms.Resize((16, 16)), transforms.ToTensor()])
+
+
+def _imagenet_transform() -> Transform:
+    from torchvision import transforms
+
+    return transforms.Compose(
+        [
+            transforms.Resize(256),
+            transforms.CenterCrop(224),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+
+
+def _resnet18() -> nn.Module:
+    from torchvision.models import resnet18
+
+    return resnet18(num_classes=1000)
+
+
+def _cifar(augmented: bool, **options: Any) -> ProblemSpec:
+    dataset = options["data"].lower()
+    augmentation = partial(deepobs.training_transform, dataset, augmented=True)
     return ProblemSpec(
-        "CIFAR10",
-        lambda: deepobs.net_cifar10_3c3d(num_outputs=10),
-        895_210,
-        deepobs.cifar10_transform,
-        augmentation,
+        transform=partial(deepobs.training_transform, dataset, augmented=False),
+        augmentation=augmentation if augmented else None,
+        **options,
+    )
+
+
+def _cifar10(augmented: bool, l2: float | None) -> ProblemSpec:
+    return _cifar(
+        augmented,
+        data="CIFAR10",
+        network=partial(deepobs.network, "cifar10_3c3d", num_outputs=10),
+        num_params=895_210,
         deepobs="cifar10_3c3d",
         l2=l2,
     )
 
 
-def _cifar100(augmentation: Transform | None) -> ProblemSpec:
-    return ProblemSpec(
-        "CIFAR100",
-        deepobs.net_cifar100_allcnnc,
-        1_387_108,
-        deepobs.cifar100_transform,
-        augmentation,
+def _cifar100(augmented: bool) -> ProblemSpec:
+    return _cifar(
+        augmented,
+        data="CIFAR100",
+        network=partial(deepobs.network, "cifar100_allcnnc"),
+        num_params=1_387_108,
         deepobs="cifar100_allcnnc",
     )
 
 
 PROBLEMS: dict[str, ProblemSpec] = {
-    "mnist_mini": ProblemSpec(
-        "MNIST",
-        net_mnist_mini,
-        7_030,
-        transforms.Compose([transforms.Resize((16, 16)), transforms.ToTensor()]),
-    ),
+    "mnist_mini": ProblemSpec("MNIST", net_mnist_mini, 7_030, _shrunk_to_tensor),
     "fmnist_mlp": ProblemSpec(
         "FashionMNIST",
-        lambda: deepobs.net_mlp(num_outputs=10),
+        partial(deepobs.network, "mlp", num_outputs=10),
         1_336_610,
-        transforms.ToTensor(),
+        _to_tensor,
         deepobs="fmnist_mlp",
     ),
     "fmnist_2c2d": ProblemSpec(
         "FashionMNIST",
-        lambda: deepobs.net_fmnist_2c2d(num_outputs=10),
+        partial(deepobs.network, "mnist_2c2d", num_outputs=10),
         3_274_634,
-        transforms.ToTensor(),
+        _to_tensor,
         deepobs="fmnist_2c2d",
     ),
-    "cifar10_3c3d": _cifar10(deepobs.cifar10_augmentation, l2=None),
-    "cifar10det_3c3d": _cifar10(None, l2=0.1),
-    "cifar100_allcnnc": _cifar100(deepobs.cifar100_augmentation),
-    "cifar100det_allcnnc": _cifar100(None),
-    "imagenetdet_resnet18": ProblemSpec(
-        "ImageNet",
-        lambda: torchvision.models.resnet18(num_classes=1000),
-        11_689_512,
-        _IMAGENET_TRANSFORM,
-    ),
+    "cifar10_3c3d": _cifar10(augmented=True, l2=None),
+    "cifar10det_3c3d": _cifar10(augmented=False, l2=0.1),
+    "cifar100_allcnnc": _cifar100(augmented=True),
+    "cifar100det_allcnnc": _cifar100(augmented=False),
+    "imagenetdet_resnet18": ProblemSpec("ImageNet", _resnet18, 11_689_512, _imagenet_transform),
 }
 
 
@@ -334,7 +356,10 @@ def build_problem(
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    data = load_dataset(spec.data, root, spec.transform, spec.augmentation) if load_data else None
+    data = None
+    if load_data:
+        augmentation = None if spec.augmentation is None else spec.augmentation()
+        data = load_dataset(spec.data, root, spec.transform(), augmentation)
     problem = Problem(name, spec.network(), data, seed, batch_size, torch.device(device))
     if load_data and problem.steps_per_epoch < 1:
         raise InputError(

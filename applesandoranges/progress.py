@@ -20,7 +20,8 @@ from humanfriendly import format_timespan
 from rich.console import Console
 from rich.table import Table
 
-from skerch import INNER_FMT, LO_FMT
+from skerch import BASIS_FMT, INNER_FMT, LO_FMT
+from skerch.errors import InputError, SkerchError, StoreError
 from skerch.hdf5_files import (
     differences,
     format_indices,
@@ -29,11 +30,9 @@ from skerch.hdf5_files import (
     reading,
 )
 from skerch.measurement_store import FLAGS, DistributedHDF5
-from skerch.utils import InputError, SkerchError, StoreError
 
 from .jsonlog import Log, read_log
 from .names import check_name
-from .rounds import BASIS_FMT
 from .script_config import one_line
 
 #: Step and split.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 from .jsonlog import Log
 from .results import HessianResult, LogSet

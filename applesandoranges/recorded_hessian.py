@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skerch.errors import InputError
 from skerch.measurement_store import INITIAL_FLAG
-from skerch.utils import InputError
 
 from .checks import Loss, check_operator
 from .hessian import load_state, make_hessian, tensor_hash, trainable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 from .names import check_name
 from .script_config import key

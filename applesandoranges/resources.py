@@ -7,7 +7,8 @@ import math
 
 import torch
 
-from skerch.utils import InputError, default_memory_budget
+from skerch.budget import default_memory_budget
+from skerch.errors import InputError
 
 
 def default_device() -> str:

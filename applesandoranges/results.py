@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 from .jsonlog import Log, read_log
 from .overlap import chance_level, chance_variance

@@ -17,23 +17,22 @@ from typing import Any
 
 import h5py
 
-from skerch import LO_FMT
+from skerch import BASIS_FMT, LO_FMT
 from skerch.basis_store import open_basis, write_first_block, write_next_block
 from skerch.block_basis import BasisStep
 from skerch.distributed_decompositions import Eigh
 from skerch.distributed_measurements import MatrixColumns, MeasurementRows
+from skerch.errors import InputError, StoreError
 from skerch.hdf5_files import differences, read_provenance, reading
 from skerch.measurement_store import DistributedHDF5
 from skerch.rayleigh_ritz import solve_rayleigh_ritz
 from skerch.ssrft import SSRFT
-from skerch.utils import InputError, StoreError
 
 from .measuring import NUMPY_DTYPE
 from .merging import Merge
 from .recorded_hessian import DTYPE, RecordedHessian
 from .recoveries import Recovery
 
-BASIS_FMT = "basis_{}.h5"
 MERGED = "MERGED"
 
 

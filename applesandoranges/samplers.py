@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from skerch.utils import InputError, randperm
+from skerch.errors import InputError
+from skerch.utils import randperm
 
 #: Between the seed of the split and the one of the first epoch's order.
 EPOCH_SEED_OFFSET = 4933327

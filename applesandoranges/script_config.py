@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
+from skerch.errors import InputError, SkerchError
 from skerch.interruptions import Interrupted, interruptible
-from skerch.utils import InputError, SkerchError
 
 from .names import nearest
 

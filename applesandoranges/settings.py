@@ -15,7 +15,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from skerch.utils import InputError
+from skerch.errors import InputError
 
 from .names import check_name
 from .problems import PROBLEMS

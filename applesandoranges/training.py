@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from skerch.utils import InputError, NumericalError
+from skerch.errors import InputError, NumericalError
 
 from .checkpoints import TrainingState
 from .hessian import buffer_state, load_buffers, trainable

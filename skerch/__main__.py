@@ -16,11 +16,11 @@ from rich.table import Table
 from .a_posteriori import a_posteriori_error_bounds
 from .a_priori import a_priori_hyperparams
 from .distributed_decompositions import create_hdf5_layout
+from .errors import InputError, SkerchError
 from .inspection import inspect_path
 from .interruptions import Interrupted, interruptible
 from .measurement_store import DistributedHDF5, parse_shape
 from .planning import KRYLOV_ROUNDS, format_bytes, parse_bytes, plan
-from .utils import InputError, SkerchError
 
 
 class Parser(argparse.ArgumentParser):

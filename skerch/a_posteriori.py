@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .utils import InputError, gaussian_noise
+from .errors import InputError
+from .utils import gaussian_noise
 
 if TYPE_CHECKING:
     from .distributed_decompositions import Eigh

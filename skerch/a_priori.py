@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .utils import InputError
+from .errors import InputError
 
 
 def a_priori_hyperparams(

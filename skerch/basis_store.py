@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from .block_basis import BasisStep, extend_basis, write_starting_block
+from .errors import StoreError
 from .hdf5_files import (
     PROVENANCE,
     Provenance,
@@ -30,7 +31,6 @@ from .hdf5_files import (
 )
 from .measurement_store import DATA
 from .ssrft import SSRFT
-from .utils import StoreError
 
 STEP = "step"
 

@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .budget import default_memory_budget, rows_within
 from .distributed_decompositions import triangular_factor
+from .errors import InputError, NumericalError
 from .row_blocks import ColumnBlocks, RowBlocks
 from .ssrft import SSRFT
-from .utils import InputError, NumericalError, check_finite, default_memory_budget, rows_within
+from .utils import check_finite
 
 log = logging.getLogger(__name__)
 

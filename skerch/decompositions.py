@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .block_basis import BasisStep, extend_basis, write_starting_block
+from .budget import default_memory_budget
 from .distributed_decompositions import (
     Eigh,
     check_sizes,
@@ -32,10 +33,10 @@ from .distributed_decompositions import (
     truncate_core,
 )
 from .distributed_measurements import MatrixColumns, innermeas_batch_torch, linmeas_batch_torch
+from .errors import InputError
 from .rayleigh_ritz import solve_nystrom, solve_rayleigh_ritz
 from .row_blocks import RowBlocks
 from .ssrft import SSRFT, work_bytes
-from .utils import InputError, default_memory_budget
 
 __all__ = ["Ssvd", "block_krylov", "hmt", "nystrom", "seigh", "ssvd", "truncate_core"]
 

@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 
 from . import INNER_FMT, LO_FMT, RO_FMT
+from .errors import InputError, NumericalError
 from .measurement_store import DistributedHDF5
 from .row_blocks import RowBlocks
 from .ssrft import SSRFT, work_bytes
-from .utils import InputError, NumericalError, check_finite
+from .utils import check_finite
 
 log = logging.getLogger(__name__)
 

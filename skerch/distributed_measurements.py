@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .errors import InputError, NumericalError
 from .measurement_store import DistributedHDF5
 from .ssrft import SSRFT
-from .utils import InputError, NumericalError
 
 __all__ = [
     "DistributedHDF5",

@@ -20,7 +20,7 @@ from typing import Any
 
 import h5py
 
-from .utils import InputError, SkerchError, StoreError
+from .errors import InputError, SkerchError, StoreError
 
 PROVENANCE, MADE_WITH = "provenance", "made_with"
 

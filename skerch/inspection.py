@@ -9,9 +9,9 @@ from typing import Any
 
 import h5py
 
+from .errors import InputError, StoreError
 from .hdf5_files import own_dataset, read_made_with, read_provenance, reading
 from .measurement_store import DATA, FLAGS, DistributedHDF5, StoreReport, verify_merged
-from .utils import InputError, StoreError
 
 
 def inspect_path(path: Path, ok_flag: str, verify: bool = False) -> dict[str, Any]:

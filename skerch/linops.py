@@ -14,7 +14,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
 from torch import Tensor
 
-from .utils import InputError
+from .errors import InputError
 
 
 class LinOp:

@@ -18,12 +18,13 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import torch
 
+from .budget import default_memory_budget, rows_within
+from .errors import InputError, NumericalError, StoreError
 from .hdf5_files import (
     MADE_WITH,
     PROVENANCE,
@@ -38,7 +39,9 @@ from .hdf5_files import (
     replacing,
     reserve_space,
 )
-from .utils import InputError, NumericalError, StoreError, default_memory_budget, rows_within
+
+if TYPE_CHECKING:  # reading a store takes no torch, whose import takes seconds
+    import torch
 
 DATA, FLAGS = "data", "flags"
 CHECKSUM = "crc32"
@@ -164,7 +167,9 @@ class DistributedHDF5:
         Raises:
             NumericalError: If a value is NaN or infinite; nothing is written.
         """
-        array = np.ascontiguousarray(torch.as_tensor(values).detach().cpu().numpy())
+        if not isinstance(values, np.ndarray):
+            values = values.detach().cpu().numpy()
+        array = np.ascontiguousarray(values)
         if not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
             raise NumericalError(f"{path.name}: {bad} of {array.size} values are NaN or infinite")
@@ -483,6 +488,8 @@ def _copy_columns(
     budget: int,
 ) -> tuple[list[str], int | None]:
     """Copy by blocks of rows; return the flags and the checksum of what was written."""
+    import torch  # transposes on all cores
+
     (dim, num), itemsize = layout.shape, layout.dtype.itemsize
     # Columns as read, their transpose, and what HDF5 holds of it.
     rows = min(dim, rows_within(budget / 3, num * itemsize, f"merging {layout.path.name}"))

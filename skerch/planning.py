@@ -16,8 +16,9 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .budget import default_memory_budget
+from .errors import InputError
 from .row_blocks import RowBlocks
-from .utils import InputError, default_memory_budget
 
 #: Numbers of block Krylov rounds that are considered.
 KRYLOV_ROUNDS = (2, 3, 4, 5, 6, 8, 10)

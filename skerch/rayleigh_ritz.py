@@ -33,9 +33,10 @@ from .block_basis import (
     project_out,
     symmetric_from_columns,
 )
+from .budget import default_memory_budget
 from .distributed_decompositions import Eigh
+from .errors import InputError, NumericalError
 from .row_blocks import ColumnBlocks
-from .utils import InputError, NumericalError, default_memory_budget
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .utils import InputError, default_memory_budget, rows_within
+from .budget import default_memory_budget, rows_within
+from .errors import InputError
 
 
 class RowBlocks:

@@ -19,8 +19,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .errors import InputError
 from .linops import LinOp
-from .utils import InputError, rademacher, randperm
+from .utils import rademacher, randperm
 
 #: Numbers that are transformed at once. FFTs of awkward lengths are planned anew in each call, so
 #: that batches of few vectors are slow; more numbers than these only take memory.

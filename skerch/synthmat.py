@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .utils import InputError, gaussian_noise, rademacher
+from .errors import InputError
+from .utils import gaussian_noise, rademacher
 
 Device = torch.device | str
 

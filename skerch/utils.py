@@ -6,36 +6,24 @@ every device.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from .errors import InputError, NumericalError, SkerchError, StoreError
 
-class SkerchError(Exception):
-    """Base class of the errors that this package raises on purpose."""
-
-
-class InputError(SkerchError, ValueError):
-    """The caller asked for something impossible; nothing was changed."""
-
-
-class StoreError(SkerchError, RuntimeError):
-    """A measurement store is incomplete, inconsistent or damaged."""
-
-
-class NumericalError(SkerchError, ArithmeticError):
-    """A computation produced or received values that cannot be trusted.
-
-    Args:
-        message: What happened.
-        indices: Of the measurements that are concerned, if any.
-    """
-
-    def __init__(self, message: str, indices: Sequence[int] = ()):
-        super().__init__(message)
-        self.indices = tuple(indices)
+__all__ = [
+    "InputError",
+    "NumericalError",
+    "SkerchError",
+    "StoreError",
+    "check_finite",
+    "gaussian_noise",
+    "rademacher",
+    "randperm",
+    "uniform_noise",
+]
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -91,24 +79,3 @@ def check_finite(values: Tensor, what: str) -> None:
     if not bool(torch.isfinite(values).all()):
         bad = int((~torch.isfinite(values)).sum())
         raise NumericalError(f"{what}: {bad} of {values.numel()} values are NaN or infinite")
-
-
-def default_memory_budget() -> int:
-    """Return a quarter of this machine's memory, in bytes."""
-    import os
-
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
-
-
-def rows_within(budget: float, row_bytes: int, what: str) -> int:
-    """Return how many rows of ``row_bytes`` fit into ``budget`` bytes.
-
-    Raises:
-        InputError: If not even one row fits; the line says what is needed.
-    """
-    rows = math.floor(budget / row_bytes)
-    if rows < 1:
-        raise InputError(
-            f"{what}: one row needs {row_bytes} bytes, the budget left is {budget:.0f}"
-        )
-    return rows

@@ -4,8 +4,9 @@ import h5py
 import pytest
 import torch
 
+from skerch.budget import default_memory_budget
 from skerch.row_blocks import ColumnBlocks, RowBlocks, RowCollector
-from skerch.utils import InputError, default_memory_budget
+from skerch.utils import InputError
 
 D, N = 23, 4
 F64 = torch.float64

@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from skerch.budget import default_memory_budget, rows_within
 from skerch.utils import (
     InputError,
     NumericalError,
     SkerchError,
     StoreError,
     check_finite,
-    default_memory_budget,
     gaussian_noise,
     rademacher,
     randperm,
-    rows_within,
     uniform_noise,
 )
 
