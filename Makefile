@@ -36,7 +36,7 @@ test-all: $(VENV)/.dev
 	$(PY) -m pytest -n 2 $(PYTEST_ARGS)
 
 test-slurm: $(VENV)/.dev
-	$(PY) -m pytest -m slurm $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 -m slurm $(PYTEST_ARGS)
 
 bench: $(VENV)/.run
 	$(PY) -m benchmarks $(BENCH_ARGS)

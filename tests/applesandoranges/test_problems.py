@@ -144,7 +144,9 @@ def test_deepobs_own_l2(testproblem, default):
 
 def test_deepobs_comes_without_tensorflow():
     code = (
-        "import sys, applesandoranges.deepobs_adapter\n"
+        "import sys\n"
+        "from applesandoranges.deepobs_adapter import network\n"
+        "network('mlp', num_outputs=10)\n"
         "print([m for m in ('tensorflow', 'deepobs.tensorflow') if m in sys.modules])"
     )
     command = [sys.executable, "-W", "error", "-c", code]

@@ -1,10 +1,12 @@
 """A private Slurm cluster on this machine: every file under one directory, no process left behind.
 
-Runs as root or as an ordinary user, and reads nothing in /etc/slurm or /etc/munge.
+Runs as root or as an ordinary user, and reads nothing in /etc/slurm or /etc/munge. A process of its
+own cleans up as soon as the one that started the cluster is gone, even if that was killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import random
@@ -13,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -96,6 +99,36 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 300) ->
     raise TimeoutError(f"after {seconds} s still not: {what}")
 
 
+def processes_of(root: Path) -> Iterator[int]:
+    """Yield all processes that belong to the cluster in ``root``, by their environment."""
+    mark = f"SLURM_CONF={root}/slurm.conf".encode()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = mark in path.joinpath("environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if ours:
+            yield int(path.name)
+
+
+def remove(root: Path) -> None:
+    """Kill what is left of the cluster in ``root``, unmount its disks and delete its files."""
+
+    def all_killed() -> bool:
+        left = list(processes_of(root))
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return not left
+
+    wait_until(all_killed, "no process of the cluster is left", 20)
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        mounted = line.split()[1]
+        if root in Path(mounted).parents:
+            subprocess.run(["umount", "--lazy", mounted], check=True)
+    shutil.rmtree(root, ignore_errors=True)
+
+
 class Cluster:
     """A controller and some nodes of one CPU each; a context manager."""
 
@@ -109,8 +142,15 @@ class Cluster:
             if not re.match("SLURM|SBATCH|SQUEUE|SCANCEL|SINFO|PMI", name)
         } | {"SLURM_CONF": str(self.root / "slurm.conf"), "PATH": SEARCH_PATH}
         self.daemons: dict[str, subprocess.Popen] = {}
+        self.cleaner: subprocess.Popen | None = None
 
     def __enter__(self) -> Cluster:
+        # Nobody else holds the other end of its standard input: it ends with this process.
+        self.cleaner = subprocess.Popen(
+            [sys.executable, __file__, str(self.root)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         try:
             self._configure()
             self._start("munged", "munged", "--foreground", "--force", "--origin=127.0.0.1",
@@ -200,17 +240,6 @@ class Cluster:
         over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
         return any(state not in over for *_, state in self.queue())
 
-    def processes(self) -> Iterator[int]:
-        """Yield all processes that belong to this cluster, by their environment."""
-        mark = f"SLURM_CONF={self.root}/slurm.conf".encode()
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                ours = mark in path.joinpath("environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if ours and int(path.name) != os.getpid():
-                yield int(path.name)
-
     def __exit__(self, *exception: object) -> None:
         if "slurmctld" in self.daemons and self.daemons["slurmctld"].poll() is None:
             command = ["scancel", "-u", getpass.getuser()]
@@ -225,14 +254,11 @@ class Cluster:
                 daemon.kill()
                 daemon.wait()
         # Jobs outlive the daemons.
-        wait_until(self._all_killed, "no process of the cluster is left", 20)
-        shutil.rmtree(self.root, ignore_errors=True)
+        assert self.cleaner is not None
+        self.cleaner.communicate(timeout=60)
+        assert self.cleaner.returncode == 0, f"{self.root} is not removed"
 
-    def _all_killed(self) -> bool:
-        left = list(self.processes())
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        return not left
+
+if __name__ == "__main__":
+    sys.stdin.read()
+    remove(Path(sys.argv[1]))

@@ -11,7 +11,7 @@ from tests.experiments import (
     small_environment,
 )
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 HESSIANS = [(step, test) for step in (0, 2) for test in (False, True)]
 

@@ -11,7 +11,7 @@ from tests.conftest import ANALYSE
 from tests.experiments import Experiment, small_environment
 from tests.slurm.cluster import wait_until
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.slurm
 
 
 def job_of(cluster, name: str) -> str:
@@ -66,6 +66,26 @@ def test_training_killed_in_the_middle_of_a_checkpoint(cluster, digits, expected
     experiment.command("--wait", RUN_DIR=experiment.directory)
     assert experiment.run_dir == run_dir
     experiment.assert_result(expected)
+
+
+def test_training_requeued(cluster, digits, expected, tmp_path):
+    """The second attempt goes on in the run directory of the first one."""
+    output = tmp_path / "output"
+    settings = {
+        "OUTPUT_DIR": output, "MAX_RECORD_STEP": 0, "MAX_STEPS": 2, "SPLITS": "train",
+        "NUM_OUTER": 6, "NUM_INNER": 12, "MEAS_PER_JOB": 12,
+    }  # fmt: skip
+    environment = small_environment(digits) | cluster.environment
+    experiment = Experiment(environment, output, output, tmp_path / "fault", settings)
+    experiment.command(**experiment.stop_in_the_middle("10a", "__checkpoint.h5", "pause"))
+    experiment.wait_for_fault()
+    run_dir = experiment.run_dir
+    cluster.run("scontrol", "requeue", job_of(cluster, "10a_train"))
+    wait_until(lambda: not cluster.is_busy(), "the chain is done")
+    (experiment.directory,) = output.iterdir()
+    assert experiment.run_dir == run_dir
+    experiment.assert_result(expected)
+    assert not (experiment.directory / "measurements").exists()
 
 
 def test_daemon_of_a_node_stopped_while_its_task_runs(cluster, experiment, expected):
@@ -148,9 +168,9 @@ def test_same_array_submitted_twice_at_once(cluster, experiment, expected):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 280 kB."""
-    disk = tmp_path / "disk"
+def small_disk(cluster):
+    """A disk of 280 kB, below the cluster's directory: no failure leaves it mounted."""
+    disk = cluster.root / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=280k", "tmpfs", str(disk)]
     if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
