@@ -13,6 +13,7 @@ from pathlib import Path
 from applesandoranges.hessian import buffer_state, parameter_vector
 from applesandoranges.incremental_hdf5 import IncrementalHDF5
 from applesandoranges.jsonlog import logs_stop
+from applesandoranges.resources import keep_freed_memory
 from applesandoranges.script_config import key, run_script
 from applesandoranges.training import (
     TrainingConfig,
@@ -39,6 +40,7 @@ def main(config: Config) -> None:
     if resume is not None and (log := finished_log(resume, script)):
         print(f"Nothing to train: the training is done, see {log}")
         return
+    keep_freed_memory()
     run = prepare_run(config, script, resume)
     remove_stale_asides(run.run_dir)
     matrices = ["params"] + ["gradients_train", "gradients_test"] * config.STORE_GRADS

@@ -18,7 +18,7 @@ from applesandoranges.recorded_hessian import (
     load_recorded_hessian,
 )
 from applesandoranges.recoveries import RecoveryConfig, check_rank, make_recovery
-from applesandoranges.resources import budget_bytes
+from applesandoranges.resources import budget_bytes, keep_freed_memory
 from applesandoranges.rounds import RoundStore
 from applesandoranges.script_config import key, run_script
 from applesandoranges.sketches import RoundMeasurements, SeighSketch
@@ -55,6 +55,7 @@ def choose_measurements(config: Config, recorded: RecordedHessian) -> Measuremen
 
 def main(config: Config) -> None:
     """Measure what is missing."""
+    keep_freed_memory()
     recorded = load_recorded_hessian(config)
     measurements = choose_measurements(config, recorded)
     measurements.check_store()

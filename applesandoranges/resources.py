@@ -46,20 +46,35 @@ def budget_bytes(gigabytes: float | None) -> int:
     return int(gigabytes * 1e9)
 
 
-#: ``M_MMAP_THRESHOLD`` of glibc's ``malloc.h``, and the block size from which it is to hold.
-_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 2**20
+#: Parameters of glibc's ``mallopt``, from ``malloc.h``.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def _mallopt(parameter: int, value: int) -> None:
+    # Other C libraries have no such settings; there is nothing to be done there.
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(parameter, value)
 
 
 def return_freed_memory() -> None:
-    """Let large blocks go back to the system as soon as they are freed, where this is glibc.
+    """Let blocks from 1 MB on go back to the system as soon as they are freed, with glibc.
 
     Otherwise it keeps freed blocks of up to 32 MB for later, and what is resident exceeds what is
-    in use by hundreds of MB. For analyses, which stream: networks reuse their activations and would
-    be slower. Other C libraries have no such setting; nothing is done there.
+    in use by hundreds of MB. For analyses, which stream.
     """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+    _mallopt(_M_MMAP_THRESHOLD, 2**20)
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep freed blocks of up to 1 GB for later, with glibc.
+
+    Otherwise blocks of more than 32 MB, such as the activations of a convolution, come from the
+    system each time, which clears them first. For networks, which need the same blocks again and
+    again.
+    """
+    _mallopt(_M_MMAP_THRESHOLD, 2**30)
+    _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -14,6 +14,7 @@ import torch
 from applesandoranges.hessian_engines import ProductPlan, ProductSettings
 from applesandoranges.jsonlog import JsonLog
 from applesandoranges.measuring import DTYPE, measure
+from applesandoranges.resources import keep_freed_memory
 from applesandoranges.sketches import SeighSketch, sketch_matrices
 from skerch.distributed_decompositions import create_hdf5_layout
 from skerch.distributed_measurements import innermeas_batch_torch
@@ -46,6 +47,7 @@ def measurement_costs(
         vectors: Vectors per product; ``None`` as 10c does without being told.
         engine: ``auto``, or one engine, which then needs no trial.
     """
+    keep_freed_memory()  # as 10c does
     built, data = problem_batches(problem, num_data, batch_size)
     params = list(built.net.parameters())
 
@@ -131,7 +133,7 @@ _register(
 )  # fmt: skip
 _register(
     "measurement_3c3d", "cifar10det_3c3d", num_data=500, batch_size=128, outer=1000, num=24,
-    repeats=1, vectors=24, engine="graph",
+    repeats=3, vectors=24, engine="graph",
 )  # fmt: skip
 _register(
     "measurement_allcnnc", "cifar100det_allcnnc", num_data=40, batch_size=40, outer=1000, num=8,
