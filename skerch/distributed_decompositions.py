@@ -115,7 +115,10 @@ def cholesky_qr(Y: RowBlocks, preconditioner: Tensor) -> OrthonormalFactor | Non
     """One-pass preconditioned Cholesky QR in float64.
 
     Accumulates the Gram matrix of ``Y R^-1``, with ``R`` from a QR of a sketch of ``Y``
-    (``[m, n_o]`` with ``m >= n_o``), which is close to orthonormal already.
+    (``[m, n_o]`` with ``m >= n_o``), which is close to orthonormal already. Where ``R`` says that
+    it loses no digit which ``Y`` has as it is stored, the Gram matrix of ``Y`` itself is taken:
+    half of the work. ``Q`` is orthonormal up to round-off times the condition number of the Gram
+    matrix, :data:`MAX_GRAM_CONDITION` at most.
 
     Returns:
         The factor, or ``None`` if the sketch or the Gram matrix is too ill-conditioned.
@@ -123,22 +126,52 @@ def cholesky_qr(Y: RowBlocks, preconditioner: Tensor) -> OrthonormalFactor | Non
     R = torch.linalg.qr(preconditioner.double()).R
     singular_values = torch.linalg.svdvals(R)
     condition = float(singular_values[0] / singular_values[-1].clamp_min(1e-300))
-    if not condition < 0.1 / torch.finfo(torch.float64).eps ** 0.75:
+    round_off = torch.finfo(torch.float64).eps
+    if condition < (Y.eps / 100 / round_off) ** 0.5 and (factor := _from_gram(Y, None)):
+        return factor
+    if not condition < 0.1 / round_off**0.75:
         return None
     eye = torch.eye(len(R), dtype=R.dtype, device=R.device)
-    R_inv = torch.linalg.solve_triangular(R, eye, upper=True)
-    gram = torch.zeros_like(R)
+    return _from_gram(Y, torch.linalg.solve_triangular(R, eye, upper=True))
+
+
+def _from_gram(Y: RowBlocks, R_inv: Tensor | None) -> OrthonormalFactor | None:
+    """Return the factor by the Gram matrix of ``Y R^-1`` (or of ``Y``), if that is trusted."""
+    n = Y.shape[1]
+    gram = torch.zeros(n, n, dtype=torch.float64, device=Y.device)
     for _, block in Y:
-        preconditioned = block @ R_inv
-        gram += preconditioned.T @ preconditioned
-    L, info = torch.linalg.cholesky_ex(gram)
-    if (
-        int(info) != 0
-        or not (gram_condition := float(torch.linalg.cond(gram))) < MAX_GRAM_CONDITION
-    ):
+        _add_gram(gram, block if R_inv is None else _times_upper(block, R_inv))
+    gram = gram.triu() + gram.triu(1).T
+    R, info = torch.linalg.cholesky_ex(gram, upper=True)
+    if int(info) != 0 or not (condition := float(torch.linalg.cond(gram))) < MAX_GRAM_CONDITION:
         return None
-    T = R_inv @ torch.linalg.solve_triangular(L, eye, upper=False).T
-    return OrthonormalFactor(T, "cholesky_qr", gram_condition)
+    if R_inv is None:
+        R_inv = torch.eye(n, dtype=R.dtype, device=R.device)
+    T = torch.linalg.solve_triangular(R, R_inv, upper=True, left=False)
+    return OrthonormalFactor(T, "cholesky_qr", condition)
+
+
+def _column_groups(n: int) -> list[slice]:
+    """Return few ranges of columns: products with triangular matrices leave out much of the zeros.
+
+    With four of them three eighths of the work; narrower ones are multiplied less efficiently.
+    """
+    width = max(64, -(-n // 4))
+    return [slice(begin, min(begin + width, n)) for begin in range(0, n, width)]
+
+
+def _times_upper(block: Tensor, R: Tensor) -> Tensor:
+    """Return ``block R`` for an upper triangular ``R``."""
+    result = torch.empty_like(block)
+    for columns in _column_groups(len(R)):
+        torch.mm(block[:, : columns.stop], R[: columns.stop, columns], out=result[:, columns])
+    return result
+
+
+def _add_gram(gram: Tensor, block: Tensor) -> None:
+    """Add ``block^T block`` to the upper triangle of ``gram``; the rest of it means nothing."""
+    for columns in _column_groups(len(gram)):
+        gram[: columns.stop, columns].addmm_(block[:, : columns.stop].T, block[:, columns])
 
 
 def triangular_factor(Y: RowBlocks) -> Tensor:

@@ -30,8 +30,10 @@ class RowBlocks:
     #: Copies of a block that the routines hold at once: as read, in float64, products of it, and
     #: the one before.
     WORKING_COPIES = 6
-    #: Larger blocks are not faster, whatever the budget.
-    MAX_BLOCK_BYTES = 2**25
+    #: Blocks that stay in the processor's cache are the fastest, whatever the budget ...
+    MAX_BLOCK_BYTES = 2**22
+    #: ... but a QR that goes block by block needs several times more rows than columns.
+    MIN_ROWS_PER_COLUMN = 2
 
     def __init__(
         self, matrix: Any, budget: int | None = None, device: torch.device | str | None = None
@@ -51,7 +53,7 @@ class RowBlocks:
         self.block_rows = min(
             shape[0],
             rows_within(self.budget, self.WORKING_COPIES * row_bytes, f"matrix {shape}"),
-            max(1, self.MAX_BLOCK_BYTES // row_bytes),
+            max(self.MIN_ROWS_PER_COLUMN * shape[1], self.MAX_BLOCK_BYTES // row_bytes),
         )
 
     @property

@@ -23,21 +23,22 @@ from .errors import InputError
 from .linops import LinOp
 from .utils import rademacher, randperm
 
-#: Numbers that are transformed at once. FFTs of awkward lengths are planned anew in each call, so
-#: that batches of few vectors are slow; more numbers than these only take memory.
-BATCH_NUMBERS = 2**23
+#: Vectors and numbers that are transformed at once on a CPU, at most. FFTs of awkward lengths are
+#: planned anew in each call, so that batches of few vectors are slow; larger ones leave the cache.
+BATCH_VECTORS, BATCH_NUMBERS = 16, 2**23
 BATCH_NUMBERS_GPU = 2**26
 
 
 @dataclass(frozen=True)
 class _SignedGather:
-    """``x -> x[..., idxs] * signs`` along the last dimension; a sign of 0 makes a zero."""
+    """``x -> x[:, idxs] * signs``; a sign of 0 makes a zero."""
 
     idxs: Tensor
     signs: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x.index_select(-1, self.idxs).mul_(self.signs)
+        # Unlike index_select, this is done by several threads.
+        return x.gather(-1, self.idxs.long().expand(len(x), -1)).mul_(self.signs)
 
 
 class SSRFT(LinOp):
@@ -104,7 +105,7 @@ class SSRFT(LinOp):
 
     def _in_batches(self, apply: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        per_batch = max(1, _batch_numbers(x.device) // self.shape[1])
+        per_batch = _batch_vectors(x.device, self.shape[1])
         result = x.new_empty(len(flat), width)
         for begin in range(0, len(flat), per_batch):
             batch = flat[begin : begin + per_batch].contiguous()
@@ -201,12 +202,14 @@ def work_bytes(dim: int, num: int, dtype: torch.dtype, device: torch.device | st
 
     Indices, signs and twiddle factors, and a batch of vectors in several real and complex forms.
     """
-    per_batch = max(1, min(_batch_numbers(torch.device(device)) // dim, num))
-    return 40 * dim + 5 * per_batch * dim * torch.empty(0, dtype=dtype).element_size()
+    per_batch = min(_batch_vectors(torch.device(device), dim), num)
+    return 48 * dim + 5 * per_batch * dim * torch.empty(0, dtype=dtype).element_size()
 
 
-def _batch_numbers(device: torch.device) -> int:
-    return BATCH_NUMBERS if device.type == "cpu" else BATCH_NUMBERS_GPU
+def _batch_vectors(device: torch.device, dim: int) -> int:
+    if device.type == "cpu":
+        return max(1, min(BATCH_VECTORS, BATCH_NUMBERS // dim))
+    return max(1, BATCH_NUMBERS_GPU // dim)
 
 
 def ssrft(x: Tensor, num_rows: int, seed: int) -> Tensor:

@@ -153,9 +153,25 @@ class TestOrthogonalize:
         Y = make_deficient(kind, gaussian)
         assert cholesky_qr(RowBlocks(Y), sketch_of(Y)) is None
 
-    def test_cholesky_qr_declines_a_sketch_of_something_else(self, decaying, sketch_of):
+    @DTYPES
+    def test_cholesky_qr_declines_a_sketch_of_something_else(self, dtype, decaying, sketch_of):
         other = sketch_of(decaying(0))
-        assert cholesky_qr(RowBlocks(decaying(10)), other) is None
+        assert cholesky_qr(RowBlocks(decaying(10, dtype)), other) is None
+
+    @pytest.mark.parametrize(
+        ("dtype", "decades", "preconditioned"),
+        [(F32, 1, False), (F32, 2, False), (F32, 4, True), (F64, 1, True)],
+    )
+    def test_well_conditioned_columns_need_no_preconditioner(
+        self, dtype, decades, preconditioned, decaying, orthonormal, sketch_of
+    ):
+        Y = (decaying(decades) @ orthonormal(N, N, seed=2)).to(dtype)
+        factor = cholesky_qr(RowBlocks(Y), sketch_of(Y))
+        own = float(torch.linalg.cond(Y.double())) ** 2
+        assert factor.condition == pytest.approx(own, rel=1e-6) or preconditioned
+        assert factor.condition < 100 or not preconditioned
+        assert orthonormality(basis(Y, factor)) < (1e-10 if dtype is F32 else 1e-13)
+        assert float(factor.T.tril(-1).abs().max()) < 1e-12
 
     @DTYPES
     @pytest.mark.parametrize("rows", [1, 7, 50, 299])
