@@ -140,7 +140,7 @@ def _processor() -> str:
 
 
 def commit() -> dict[str, Any]:
-    """Return the commit of the working tree, and whether it has changes."""
+    """Return the commit of the working tree, and whether the code has changes."""
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -149,7 +149,9 @@ def commit() -> dict[str, Any]:
 
     return {
         "commit": git("rev-parse", "HEAD"),
-        "changed": bool(git("status", "--porcelain", "-uno")),
+        "changed": bool(
+            git("status", "--porcelain", "-uno", "--", ":!benchmarks/results", ":!docs")
+        ),
     }
 
 

@@ -16,6 +16,7 @@ measurements on disk: :mod:`skerch.distributed_decompositions` and :mod:`skerch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,22 +76,18 @@ def seigh(
     if op.shape[0] != op.shape[1]:
         raise InputError(f"seigh needs a square operator, got shape {tuple(op.shape)}")
     check_sizes(op.shape, outer, inner)
-    if block_size < 1:
-        raise InputError(f"block_size must be at least 1, got {block_size}")
+    _check_block_size(block_size)
     D = op.shape[0]
     budget = default_memory_budget() if memory_budget is None else memory_budget
-    left = budget_beside_measurements(budget, D, outer, inner, dtype)
-    # A vector, its product, and what is on its way from one to the other.
-    block_size = min(block_size, max(1, left // (4 * D * _itemsize(dtype))))
+    left = budget_beside_measurements(budget, op.shape, outer, inner, dtype, D)
     Phi, Psi = SSRFT((inner, D), seed, device), SSRFT((inner, D), seed + 1, device)
     Y = torch.empty(D, outer, dtype=dtype, device=device)
     W = torch.empty(inner, inner, dtype=dtype, device=device)
-    for begin in range(0, inner, block_size):
-        idxs = range(begin, min(begin + block_size, inner))
+    for idxs in _blocks(inner, _fitting_block(block_size, left, D, dtype)):
         block = innermeas_batch_torch(idxs, op, Phi, Psi, dtype)
         W[:, idxs.start : idxs.stop] = block.inner
-        if begin < outer:
-            Y[:, begin : begin + block_size] = block.outer[:, : outer - begin]
+        if idxs.start < outer:
+            Y[:, idxs.start : idxs.stop] = block.outer[:, : outer - idxs.start]
     return solve_core_seigh(RowBlocks(Y, left), W, Psi, symmetrize)
 
 
@@ -99,23 +96,46 @@ def _itemsize(dtype: torch.dtype) -> int:
 
 
 def budget_beside_measurements(
-    budget: int, dim: int, outer: int, inner: int, dtype: torch.dtype
+    budget: int, shape: tuple[int, int], outer: int, inner: int, dtype: torch.dtype, rows: int
 ) -> int:
-    """Return what a memory budget leaves beside ``Y`` ``[dim, outer]`` and ``W`` in memory.
+    """Return what a memory budget leaves beside measurements in memory.
+
+    Args:
+        budget: Bytes.
+        shape: Of the operator.
+        outer: Number of outer measurements, of a side.
+        inner: Number of inner measurements.
+        dtype: Of the measurements.
+        rows: Entries of outer measurements, of both sides where there are two.
 
     Raises:
         InputError: If too little is left; the line says what is needed and what would fit.
     """
-    held = _itemsize(dtype) * (dim * outer + inner**2)
-    needed = held + work_bytes(dim, 1, dtype)
+    held = _itemsize(dtype) * (rows * outer + inner**2)
+    needed = held + work_bytes(max(shape), 1, dtype)
     if needed > budget:
         fitting = max(0, int(outer * (budget - needed + held) / held))
         raise InputError(
-            f"{outer} outer and {inner} inner measurements of a {dim} x {dim} matrix in memory "
-            f"need {needed / 1e9:.3g} GB, the memory budget is {budget / 1e9:.3g} GB; about "
+            f"{outer} outer and {inner} inner measurements of a {shape[0]} x {shape[1]} matrix in "
+            f"memory need {needed / 1e9:.3g} GB, the memory budget is {budget / 1e9:.3g} GB; about "
             f"{fitting} outer ones would fit, or measure into a store"
         )
     return budget - held
+
+
+def _check_block_size(block_size: int) -> None:
+    if block_size < 1:
+        raise InputError(f"block_size must be at least 1, got {block_size}")
+
+
+def _fitting_block(block_size: int, left: int, dim: int, dtype: torch.dtype) -> int:
+    # A vector, its product, and what is on its way from one to the other.
+    return min(block_size, max(1, left // (4 * dim * _itemsize(dtype))))
+
+
+def _blocks(num: int, size: int) -> Iterator[range]:
+    for begin in range(0, num, size):
+        yield range(begin, min(begin + size, num))
 
 
 def hmt(
@@ -314,8 +334,7 @@ class _Rounds:
     def multiply(self, block: Tensor) -> Tensor:
         """Return ``H`` times the block, in batches."""
         products, n = torch.empty_like(block), block.shape[1]
-        for begin in range(0, n, self.batch_size):
-            idxs = range(begin, min(begin + self.batch_size, n))
+        for idxs in _blocks(n, self.batch_size):
             columns = MatrixColumns(block, self.device)
             products[:, idxs.start : idxs.stop] = linmeas_batch_torch(
                 idxs, self.op, columns, self.dtype
@@ -351,26 +370,52 @@ def ssvd(
     seed: int,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
+    block_size: int = 64,
+    memory_budget: int | None = None,
 ) -> Ssvd:
     """Sketched singular value decomposition of any operator ``A`` of shape ``[H, W]``.
 
-    Seeds: left outer, right outer, left inner, right inner are ``seed ... seed + 3``.
+    Cost: ``outer + inner`` products ``A @ v`` and ``outer`` products ``v @ A``, ``block_size`` at a
+    time.
 
-    Cost: ``outer + inner`` products ``A @ v`` and ``outer`` products ``v @ A``.
+    Args:
+        op: ``[H, W]`` operator with ``op @ X`` and ``X @ op``.
+        outer: Number of outer measurements of each side, the rank of the result.
+        inner: Number of inner measurements, at least ``outer``, usually twice as many.
+        seed: Left outer, right outer, left inner, right inner SSRFTs have ``seed ... seed + 3``.
+        dtype: In which the operator computes.
+        device: Where the operator computes.
+        block_size: Vectors per product, fewer if the budget is small.
+        memory_budget: Bytes, default a quarter of the machine; the memory of ``op`` comes on top,
+            and that of the result, ``16 (H + W) outer`` bytes while it is made.
+
+    Raises:
+        InputError: If sizes are impossible, or the measurements do not fit into the budget; the
+            line says what is needed and what would fit.
     """
     check_sizes(op.shape, outer, inner)
+    _check_block_size(block_size)
     height, width = op.shape
+    budget = default_memory_budget() if memory_budget is None else memory_budget
+    left = budget_beside_measurements(budget, op.shape, outer, inner, dtype, height + width)
+    block_size = _fitting_block(block_size, left, max(height, width), dtype)
     left_outer = SSRFT((outer, height), seed, device)
     right_outer = SSRFT((outer, width), seed + 1, device)
     Phi, Psi = SSRFT((inner, height), seed + 2, device), SSRFT((inner, width), seed + 3, device)
-    Y_left = op @ right_outer.rows(range(outer), dtype).T
-    Y_right = (left_outer.rows(range(outer), dtype) @ op).T
-    W = (Phi @ (op @ Psi.rows(range(inner), dtype).T)).double()
-    Q_left, Q_right = (_basis(Y) for Y in (Y_left, Y_right))
+    Y_left = torch.empty(height, outer, dtype=dtype, device=device)
+    Y_right = torch.empty(width, outer, dtype=dtype, device=device)
+    W = torch.empty(inner, inner, dtype=torch.float64, device=device)
+    for idxs in _blocks(outer, block_size):
+        columns = slice(idxs.start, idxs.stop)
+        Y_left[:, columns] = op @ right_outer.rows(idxs, dtype).T
+        Y_right[:, columns] = (left_outer.rows(idxs, dtype) @ op).T
+    for idxs in _blocks(inner, block_size):
+        W[:, idxs.start : idxs.stop] = Phi @ (op @ Psi.rows(idxs, dtype).T)
+    Q_left, Q_right = (_basis(Y, left) for Y in (Y_left, Y_right))
     U, S, Vh = solve_core_ssvd(Q_left, Q_right, W, Phi, Psi)
     return Ssvd(Q_left, U, S, Vh, Q_right)
 
 
-def _basis(Y: Tensor) -> Tensor:
-    blocks = RowBlocks(Y)
+def _basis(Y: Tensor, budget: int) -> Tensor:
+    blocks = RowBlocks(Y, budget)
     return blocks.matmul(orthogonalize(blocks).T)

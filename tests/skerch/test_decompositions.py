@@ -280,6 +280,23 @@ class TestSsvdAgainstDense:
         assert sum(op.left) == 8 + 20
         assert sum(op.right) == 8
 
+    @pytest.mark.parametrize(
+        ("block_size", "budget"), [(1, None), (7, None), (64, 20_000), (64, 40_000)]
+    )
+    def test_blocks_and_budgets_do_not_matter(self, block_size, budget, gaussian, assert_close):
+        A = gaussian(50, 40)
+        found = ssvd(A, 8, 20, 3, block_size=block_size, memory_budget=budget)
+        assert_close(found.to_dense(), ssvd(A, 8, 20, 3).to_dense(), tol=1e-10)
+
+    def test_small_budgets_make_small_blocks(self, gaussian):
+        op = Counting(gaussian(50, 40))
+        ssvd(op, 8, 20, 3, memory_budget=20_000)
+        assert max(op.left + op.right) < 8
+
+    def test_a_budget_that_holds_nothing_names_what_is_needed(self, gaussian):
+        with pytest.raises(InputError, match=r"8 outer and 20 inner .* 50 x 40 .* is 5e-06 GB"):
+            ssvd(gaussian(50, 40), 8, 20, 3, memory_budget=5_000)
+
     def test_single_precision_operators(self, gaussian, assert_close):
         A = SynthMat.exp_decay((50, 40), 6, 0.2, symmetric=False, seed=21)
         found, expected = ssvd(A.float(), 8, 20, 3, dtype=torch.float32), ssvd(A, 8, 20, 3)
@@ -313,6 +330,11 @@ class TestBothRaise:
         with pytest.raises(NumericalError, match="NaN or infinite"):
             solve(A, 5, 10, 0)
 
+    @pytest.mark.parametrize("block_size", [-1, 0])
+    def test_no_blocks(self, solve, block_size):
+        with pytest.raises(InputError, match=f"at least 1, got {block_size}"):
+            solve(torch.eye(10, dtype=F64), 2, 4, 0, block_size=block_size)
+
 
 def test_seigh_of_a_rectangle_raises():
     with pytest.raises(InputError, match=r"square operator, got shape \(10, 9\)"):
@@ -322,9 +344,3 @@ def test_seigh_of_a_rectangle_raises():
 def test_ssvd_is_limited_by_the_smaller_side():
     with pytest.raises(InputError, match="inner <= 9"):
         ssvd(torch.ones(10, 9, dtype=F64), 2, 10, 0)
-
-
-@pytest.mark.parametrize("block_size", [-1, 0])
-def test_seigh_without_blocks_raises(block_size):
-    with pytest.raises(InputError, match=f"at least 1, got {block_size}"):
-        seigh(torch.eye(10, dtype=F64), 2, 4, 0, block_size=block_size)
