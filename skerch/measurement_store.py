@@ -528,8 +528,8 @@ def _copy_columns(
     import torch  # transposes on all cores
 
     (dim, num), itemsize = layout.shape, layout.dtype.itemsize
-    # Columns as read, their transpose, and what HDF5 holds of it.
-    rows = min(dim, rows_within(budget / 3, num * itemsize, f"merging {layout.path.name}"))
+    # Columns as read, their transpose, what HDF5 holds of it, and room for allocators.
+    rows = min(dim, rows_within(budget / 4, num * itemsize, f"merging {layout.path.name}"))
     data = out.create_dataset(DATA, shape=layout.shape, dtype=layout.dtype)
     buffer = np.empty((num, rows), dtype=layout.dtype)
     flags = [INITIAL_FLAG] * num

@@ -318,7 +318,6 @@ def test_refused(root, call, message):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_device(root):
     problem = build_problem("mnist_mini", root, INIT["seed"], 500, "cuda")
     (X, y), *_ = problem.hessian_data("train", 10)

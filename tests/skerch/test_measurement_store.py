@@ -95,7 +95,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(full, monkeypatch):
     assert snapshot(full.parent) == before
 
 
-@pytest.mark.parametrize("budget", [3 * NUM * 4, 4 * 3 * NUM * 4, None])
+@pytest.mark.parametrize("budget", [4 * NUM * 4, 5 * 4 * NUM * 4, None])
 def test_merge_equals_the_matrix_for_any_budget(full, budget):
     out = full.parent / "merged.h5"
     DistributedHDF5.merge_all(full, out, "ok", PROVENANCE, memory_budget=budget)
