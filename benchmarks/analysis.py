@@ -88,7 +88,12 @@ def growth(
         # The smallest size costs what its few calls cost; the growth shows in the others.
         first = min(1, len(pairs) - 2)
         swept = [pair[0 if name == "D" else 1] for pair in pairs]
-        results[name] = {"rows": rows, "power": fitted_power(swept[first:], totals[first:])}
+        allowed = [x * np.log(x) if name == "D" else x**2 for x in swept]
+        results[name] = {
+            "rows": rows,
+            "power": fitted_power(swept[first:], totals[first:]),
+            "allowed_power": fitted_power(swept[first:], allowed[first:]),
+        }
     return results
 
 

@@ -27,7 +27,7 @@ from . import INNER_FMT, LO_FMT, RO_FMT
 from .errors import InputError, NumericalError
 from .measurement_store import DistributedHDF5
 from .row_blocks import RowBlocks
-from .ssrft import SSRFT, work_bytes
+from .ssrft import BATCH_VECTORS, SSRFT, work_bytes
 from .utils import check_finite
 
 log = logging.getLogger(__name__)
@@ -225,12 +225,13 @@ def apply_ssrft_to_columns(S: SSRFT, Y: RowBlocks) -> Tensor:
     """Return ``S Y`` (float64 ``[k, n]``), transforming as many columns at once as fit."""
     D, n = Y.shape
     itemsize = torch.empty(0, dtype=Y.dtype).element_size()
-    held = 0 if Y.in_memory else itemsize * D
 
     def cost(num: int) -> int:
-        return num * held + work_bytes(D, num, Y.dtype, Y.device)
+        return num * itemsize * D + work_bytes(D, num, Y.dtype, Y.device)
 
     per_step = Y.columns_within(cost, "transforming the measurements")
+    if Y.in_memory:  # where another pass costs nothing
+        per_step = min(per_step, BATCH_VECTORS)
     result = torch.empty(S.shape[0], n, dtype=torch.float64, device=Y.device)
     for begin in range(0, n, per_step):
         columns = slice(begin, min(begin + per_step, n))

@@ -103,12 +103,12 @@ class RowBlocks:
         They are contiguous one by one. One pass over a matrix on disk: what costs time there is
         the number of separate pieces, not of bytes.
         """
-        if isinstance(self.matrix, Tensor):
+        if isinstance(self.matrix, Tensor) and self.matrix.device.type != "cpu":
             return self.matrix[:, begin:end].to(self.device)
-        columns = np.empty((end - begin, self.shape[0]), dtype=self.matrix.dtype)
-        for rows in self._slices():
-            columns[:, rows] = self.matrix[rows][:, begin:end].T
-        return torch.from_numpy(columns).to(self.device).T
+        columns = torch.empty(end - begin, self.shape[0], dtype=self.dtype)
+        for rows in self._slices():  # transposed while they are in the cache
+            columns[:, rows] = torch.as_tensor(self.matrix[rows])[:, begin:end].T
+        return columns.to(self.device).T
 
     def columns_within(self, cost: Callable[[int], int], what: str) -> int:
         """Return how many columns may be in memory at once.

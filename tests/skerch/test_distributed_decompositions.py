@@ -241,12 +241,17 @@ class TestCorePinvSolve:
         assert_close(core_pinv_solve(left, left @ core @ right.T, right), core)
 
 
+def columns_bytes(num):
+    """Bytes of columns ``[40]`` and of what is made of them."""
+    return 8 * 40 * num + work_bytes(40, num, F64)
+
+
 class TestApplySsrftToColumns:
     @pytest.mark.parametrize("columns", [1, 3, 5, 70])
     @pytest.mark.parametrize("batch", [1, 2, 64, None], ids=str)
     def test_against_a_dense_product(self, columns, batch, gaussian, dense_ssrft, assert_close):
         Y = gaussian(40, columns)
-        least = max(work_bytes(40, batch or 1, F64), budget_of(1, columns))
+        least = max(columns_bytes(batch or 1), budget_of(1, columns))
         budget = None if batch is None else least
         found = apply_ssrft_to_columns(SSRFT((10, 40), 6), RowBlocks(Y, budget))
         assert_close(found, dense_ssrft((10, 40), 6) @ Y)
@@ -256,7 +261,7 @@ class TestApplySsrftToColumns:
     def test_from_disk(self, columns, dtype, gaussian, dense_ssrft, assert_close, tmp_path):
         Y = gaussian(40, columns).float().double()
         # One column, its transform, and reading it by single rows.
-        budget = 8 * 40 + work_bytes(40, 1, F64) + budget_of(1, columns)
+        budget = columns_bytes(1) + budget_of(1, columns)
         with h5py.File(tmp_path / "Y.h5", "w") as file:
             stored = RowBlocks(file.create_dataset("data", data=Y.numpy(), dtype=dtype), budget)
             stored.block_rows = 1
@@ -276,7 +281,7 @@ class TestApplySsrftToColumns:
                 seen.append(len(x))
                 return super().forward(x)
 
-        budget = int((work_bytes(40, batch + 1, F64) - 1) / 0.7)
+        budget = int((columns_bytes(batch + 1) - 1) / 0.7)
         apply_ssrft_to_columns(Recording((10, 40), 6), RowBlocks(gaussian(40, 5), budget))
         assert seen == widths
 
@@ -287,7 +292,7 @@ class TestApplySsrftToColumns:
         assert_close(found, dense_ssrft((10, 40), 6) @ Y, tol=1e-5)
 
     def test_a_budget_that_holds_no_column_names_what_is_needed(self, gaussian):
-        S, needed = SSRFT((10, 40), 6), work_bytes(40, 1, F64)
+        S, needed = SSRFT((10, 40), 6), columns_bytes(1)
         with pytest.raises(InputError, match=rf"one column.* needs {needed} bytes"):
             apply_ssrft_to_columns(S, RowBlocks(gaussian(40, 5), needed - 1))
         assert apply_ssrft_to_columns(S, RowBlocks(gaussian(40, 5), needed)).shape == (10, 5)
