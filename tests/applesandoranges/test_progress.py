@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -19,6 +21,7 @@ from applesandoranges.results import read_logs
 from skerch.__main__ import main as skerch
 from skerch.utils import InputError
 from tests.conftest import ANALYSE, run
+from tests.script_loader import REPOSITORY
 
 SETTINGS = {
     "SCRIPT": "11m.sh", "PROBLEM": "mnist_mini", "NUM_PARAMS": 7030, "RECORD_BEGINNING": 0,
@@ -244,3 +247,12 @@ def test_status_for_people(experiment, settings, pipeline, tmp_path, capsys):
     assert "Jobs: 1 running, 0 waiting" in out
     assert "Time left by the rate so far:" in out
     assert out.rstrip().endswith("RUN_DIR=[x] ./11m.sh")
+
+
+def test_it_does_without_what_takes_seconds_to_import():
+    code = (
+        "import sys, applesandoranges.progress; print({'torch', 'torchvision'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
