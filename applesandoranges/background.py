@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skerch.interruptions import uninterrupted
+
 
 class BackgroundWriter:
     """Runs tasks one after the other in a thread of its own.
@@ -32,9 +34,10 @@ class BackgroundWriter:
 
     def submit(self, task: Callable[[], Any]) -> None:
         """Run ``task`` after those before it."""
-        while len(self._pending) > self.WAITING:
-            self._collect()
-        self._pending.append(self._pool.submit(task))
+        with uninterrupted():
+            while len(self._pending) > self.WAITING:
+                self._collect()
+            self._pending.append(self._pool.submit(task))
 
     def _collect(self) -> None:
         try:

@@ -22,7 +22,7 @@ import pandas as pd
 from humanfriendly.terminal import terminal_supports_colors
 
 from skerch.errors import InputError
-from skerch.interruptions import Interrupted, interruptible
+from skerch.interruptions import Interrupted, interruptible, uninterrupted
 
 TIME_FORMAT = "%Y-%m-%d_%H:%M:%S.%f"
 #: Longer lines are cut on the terminal (spectra have thousands of numbers); the file has them all.
@@ -63,7 +63,8 @@ class JsonLog:
             self._open()
         stamp = datetime.now().strftime(TIME_FORMAT)[:-3]
         line = json.dumps([stamp, [header, _plain(body)]], allow_nan=False)
-        self.logger.log(_LEVELS.get(header, logging.INFO), "%s", line)
+        with uninterrupted():  # handlers have locks, and other threads may log too
+            self.logger.log(_LEVELS.get(header, logging.INFO), "%s", line)
 
     def _open(self) -> None:
         if self._mode == "a" and not self.path.read_bytes().endswith(b"\n"):

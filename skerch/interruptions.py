@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,34 @@ class Interrupted(KeyboardInterrupt):
         self.status = 128 + number
 
 
+class _Held:
+    """What :func:`uninterrupted` holds back: how many blocks do so, and the signal that waits."""
+
+    blocks = 0
+    waiting: Interrupted | None = None
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let :class:`Interrupted` wait until the end of the block; a second signal does not wait.
+
+    For what takes locks that other threads need: an exception may come right after a lock was
+    taken, before anything is prepared to release it. Does nothing in other threads than the main
+    one, where no such exception comes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _Held.blocks += 1
+    try:
+        yield
+    finally:
+        _Held.blocks -= 1
+        if _Held.blocks == 0 and _Held.waiting is not None:
+            stop, _Held.waiting = _Held.waiting, None
+            raise stop
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Raise :class:`Interrupted` inside the block on SIGTERM and Ctrl-C.
@@ -33,6 +62,9 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, frame: Any) -> None:
         nonlocal stop
         stop = Interrupted(number)
+        if _Held.blocks > 0 and _Held.waiting is None:
+            _Held.waiting = stop
+            return
         raise stop
 
     previous = {}
@@ -53,5 +85,6 @@ def interruptible() -> Iterator[None]:
         if stop is not None:
             raise stop
     finally:
+        _Held.waiting = None
         for number, handler in previous.items():
             signal.signal(number, handler)

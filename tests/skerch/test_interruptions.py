@@ -3,10 +3,11 @@
 import contextlib
 import os
 import signal
+import threading
 
 import pytest
 
-from skerch.interruptions import Interrupted, interruptible
+from skerch.interruptions import Interrupted, interruptible, uninterrupted
 
 
 def kept(number):
@@ -55,3 +56,95 @@ def test_signals_that_are_ignored_stay_ignored():
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_held_back_until_the_end_of_the_block():
+    done = []
+
+    def block():
+        with interruptible():
+            with uninterrupted():
+                with uninterrupted():
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    done.append("inner")
+                done.append("outer")
+            done.append("after")
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        block()
+    assert done == ["inner", "outer"]
+
+
+def test_a_second_signal_is_not_held_back():
+    done = []
+
+    def block():
+        with interruptible(), uninterrupted():
+            for name in ("first", "second"):
+                os.kill(os.getpid(), signal.SIGINT)
+                done.append(name)
+
+    with pytest.raises(Interrupted, match="Ctrl-C"):
+        block()
+    assert done == ["first"]
+
+
+def test_what_was_held_back_does_not_come_later():
+    with pytest.raises(Interrupted), interruptible(), uninterrupted():
+        os.kill(os.getpid(), signal.SIGTERM)
+    with interruptible(), uninterrupted():
+        pass
+
+
+def test_other_threads_hold_nothing_back():
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with uninterrupted():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert inside.wait(10)
+    with pytest.raises(Interrupted), interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert thread.is_alive()
+    leave.set()
+    thread.join()
+
+
+def test_locks_are_released_whenever_a_signal_comes():
+    """A timer sends signals while two threads fight for a lock as handlers of logs do."""
+    lock, stop = threading.RLock(), threading.Event()
+
+    def take():
+        lock.acquire()
+        try:
+            pass
+        finally:
+            lock.release()
+
+    def rival():
+        while not stop.is_set():
+            take()
+
+    def block(timer):
+        with interruptible():
+            timer.start()
+            while True:
+                with uninterrupted():
+                    take()
+
+    thread = threading.Thread(target=rival)
+    thread.start()
+    try:
+        for _ in range(50):
+            timer = threading.Timer(0.005, os.kill, (os.getpid(), signal.SIGTERM))
+            with pytest.raises(Interrupted):
+                block(timer)
+            timer.join()
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
