@@ -73,7 +73,11 @@ def measurement_section(records: dict[str, Record], docs: Path) -> str:
                 "gradient pass": spread(results["seconds"]["gradient"], " ms", 1e3),
                 "HVP": spread(per["product"]),
                 "both SSRFTs": spread(per["transforms"]),
-                "drawing them": f"{results['drawing_seconds']:.2g} s",
+                "drawing them": (
+                    f"{results['drawing_seconds']:.2g} s"
+                    if "drawing_seconds" in results
+                    else "not measured"
+                ),
                 "one measurement": spread(per["computing"]),
                 "storing alone": spread(results["storing_alone_seconds"], " ms", 1e3),
                 "storing adds": spread(results["storing_added_seconds"], " ms", 1e3),
