@@ -121,6 +121,9 @@ def growth_section(records: dict[str, Record], docs: Path) -> str:
             medians = [row["seconds"][part]["median"] for row in rows]
             ax.loglog([row[name] for row in rows], medians, marker="o", label=part, **style)
         other = "n_o" if name == "D" else "D"
+        sizes = [row[name] for row in rows]
+        ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        ax.set_xticks([], minor=True)
         ax.set_xlabel(f"{name} ({other} = {rows[0][other]:,})")
         text += (
             f"Over {name}, total time grows with the power {found['power']:.2f} "
