@@ -49,43 +49,41 @@ def test_measurement_killed_in_the_middle_of_a_write(cluster, experiment, expect
     assert not experiment.store.exists()
 
 
-def test_training_killed_in_the_middle_of_a_checkpoint(cluster, digits, expected, tmp_path):
+@pytest.fixture
+def untrained(cluster, digits, tmp_path):
+    """An experiment with one Hessian whose training has not begun."""
     output = tmp_path / "output"
     settings = {
         "OUTPUT_DIR": output, "MAX_RECORD_STEP": 0, "MAX_STEPS": 2, "SPLITS": "train",
         "NUM_OUTER": 6, "NUM_INNER": 12, "MEAS_PER_JOB": 12,
     }  # fmt: skip
     environment = small_environment(digits) | cluster.environment
-    experiment = Experiment(environment, output, output, tmp_path / "fault", settings)
-    fault = experiment.stop_in_the_middle("10a", "__checkpoint.h5", "kill")
-    screen = experiment.command("--wait", status=1, **fault)
+    return Experiment(environment, output, output, tmp_path / "fault", settings)
+
+
+def test_training_killed_in_the_middle_of_a_checkpoint(untrained, expected):
+    fault = untrained.stop_in_the_middle("10a", "__checkpoint.h5", "kill")
+    screen = untrained.command("--wait", status=1, **fault)
     assert "10a_train: 1 failed" in screen
-    run_dir = experiment.run_dir
-    (experiment.directory,) = output.iterdir()
-    assert "Training: unfinished" in experiment.status()
-    experiment.command("--wait", RUN_DIR=experiment.directory)
-    assert experiment.run_dir == run_dir
-    experiment.assert_result(expected)
+    run_dir = untrained.run_dir
+    (untrained.directory,) = untrained.directory.iterdir()
+    assert "Training: unfinished" in untrained.status()
+    untrained.command("--wait", RUN_DIR=untrained.directory)
+    assert untrained.run_dir == run_dir
+    untrained.assert_result(expected)
 
 
-def test_training_requeued(cluster, digits, expected, tmp_path):
+def test_training_requeued(cluster, untrained, expected):
     """The second attempt goes on in the run directory of the first one."""
-    output = tmp_path / "output"
-    settings = {
-        "OUTPUT_DIR": output, "MAX_RECORD_STEP": 0, "MAX_STEPS": 2, "SPLITS": "train",
-        "NUM_OUTER": 6, "NUM_INNER": 12, "MEAS_PER_JOB": 12,
-    }  # fmt: skip
-    environment = small_environment(digits) | cluster.environment
-    experiment = Experiment(environment, output, output, tmp_path / "fault", settings)
-    experiment.command(**experiment.stop_in_the_middle("10a", "__checkpoint.h5", "pause"))
-    experiment.wait_for_fault()
-    run_dir = experiment.run_dir
+    untrained.command(**untrained.stop_in_the_middle("10a", "__checkpoint.h5", "pause"))
+    untrained.wait_for_fault()
+    run_dir = untrained.run_dir
     cluster.run("scontrol", "requeue", job_of(cluster, "10a_train"))
     wait_until(lambda: not cluster.is_busy(), "the chain is done")
-    (experiment.directory,) = output.iterdir()
-    assert experiment.run_dir == run_dir
-    experiment.assert_result(expected)
-    assert not (experiment.directory / "measurements").exists()
+    (untrained.directory,) = untrained.directory.iterdir()
+    assert untrained.run_dir == run_dir
+    untrained.assert_result(expected)
+    assert not (untrained.directory / "measurements").exists()
 
 
 def test_daemon_of_a_node_stopped_while_its_task_runs(cluster, experiment, expected):
