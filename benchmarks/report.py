@@ -145,9 +145,8 @@ def growth_section(records: dict[str, Record], docs: Path) -> str:
         for row in found["rows"]
     ]
     text += (
-        "Least squares in logarithms, without the smallest size. What exceeds D log D is the memory"
-        " hierarchy: with more than about 10^6 numbers, random permutations and FFTs leave the "
-        "processor's caches, and each number then costs several times as much.\n\n"
+        "Least squares in logarithms, without the smallest size. What exceeds D log D is the step "
+        "to the largest D, where random permutations and FFTs leave the processor's caches.\n\n"
     )
     return f"{text}![Growth of the analysis]({path.name})\n\n{table(rows)}"
 
