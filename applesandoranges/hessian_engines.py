@@ -34,8 +34,8 @@ MAX_VECTORS = 128
 #: A product does not take longer than about this, so that little is lost when a job is stopped.
 MAX_SECONDS = 60.0
 #: The trial that decides between the engines: with so many vectors, and if that takes less than so
-#: many seconds, again with as many as a product will have; if quick too, repeatedly, the fastest
-#: counts: the first one takes its memory from the system, and another process may disturb one.
+#: many seconds, again with as many as a product will have. If that takes less, too, it was the
+#: warm-up: it is repeated so often and the fastest counts, as another process may disturb some.
 TRIAL_VECTORS, TRIAL_SECONDS, TRIAL_REPEATS = 4, 0.5, 3
 #: Results that a caller holds for each column of a product: one waits and one is being written.
 IN_FLIGHT = 2
@@ -156,8 +156,10 @@ class BlockHessian(HessianLinearOperator):
     def make_plan(self) -> ProductPlan:
         """Choose engine and vectors per product by a trial on the first mini-batch.
 
-        Cost: for each engine, five products of that mini-batch and :data:`TRIAL_VECTORS` more, or a
-        second. The first product does this if it was not done before.
+        Cost: for each engine, five products of that mini-batch and :data:`TRIAL_VECTORS` more;
+        where these are quick, a block of as many vectors as products will have, and where that is quick
+        too, :data:`TRIAL_REPEATS` more such blocks. The first product does this if it was not done
+        before.
 
         Raises:
             InputError: If not even one vector fits into the budget.

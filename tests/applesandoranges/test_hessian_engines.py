@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from applesandoranges.hessian import make_hessian
-from applesandoranges.hessian_engines import ENGINES, Memory, ProductPlan, ProductSettings
+from applesandoranges.hessian_engines import (
+    ENGINES,
+    TRIAL_VECTORS,
+    Memory,
+    ProductPlan,
+    ProductSettings,
+    _Trial,
+)
 from applesandoranges.memory import peak_bytes
 from skerch.utils import InputError, gaussian_noise
 from tests.applesandoranges.test_hessian import CASES, SIZES, dense_hessian
@@ -135,6 +142,28 @@ def test_an_engine_that_does_not_fit_is_not_taken():
     H = wide_hessian(settings("auto", budget=sum(memory[large]) - 1))
     assert H.plan.engine != large
     assert H.plan.seconds.keys() == {H.plan.engine}
+
+
+def test_a_slow_first_trial_does_not_decide(monkeypatch):
+    """Made-up times: the first whole block of vmap is slow, and one of its repetitions."""
+    times = {
+        ("vmap", TRIAL_VECTORS): [0.01],
+        ("vmap", 8): [0.4, 0.08, 0.3, 0.1],
+        ("graph", TRIAL_VECTORS): [0.01],
+        ("graph", 8): [0.2, 0.2, 0.2, 0.2],
+    }
+    monkeypatch.setattr(_Trial, "_time", lambda self, engine, num: times[engine, num].pop(0))
+    plan = wide_hessian(settings("auto", vectors=8)).plan
+    assert plan.engine == "vmap"
+    assert plan.seconds["vmap"] / plan.seconds["graph"] == pytest.approx(0.08 / 0.2)
+
+
+def test_slow_trials_are_not_repeated(monkeypatch):
+    times = {"vmap": [0.1, 0.6], "graph": [0.7]}
+    monkeypatch.setattr(_Trial, "_time", lambda self, engine, num: times[engine].pop(0))
+    plan = wide_hessian(settings("auto", vectors=8)).plan
+    assert plan.engine == "vmap"
+    assert times == {"vmap": [], "graph": []}
 
 
 def test_a_budget_that_holds_no_vector_says_what_would_fit():
