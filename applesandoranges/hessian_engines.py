@@ -157,7 +157,7 @@ class BlockHessian(HessianLinearOperator):
         """Choose engine and vectors per product by a trial on the first mini-batch.
 
         Cost: for each engine, five products of that mini-batch and :data:`TRIAL_VECTORS` more;
-        where these are quick, a block of as many vectors as products will have, and where that is quick
+        where these are quick, a block of as many as products will have, and where that is quick
         too, :data:`TRIAL_REPEATS` more such blocks. The first product does this if it was not done
         before.
 

@@ -62,29 +62,33 @@ def fitted_power(sizes: Sequence[int], times: Sequence[float]) -> float:
     "analysis_growth",
     "orthogonalise, core and overlap over D and n_o, with the fitted powers",
     full={"dims": [10**4, 10**5, 10**6, 4 * 10**6], "outer": 50, "dim": 10**5,
-          "outers": [50, 100, 200, 500], "repeats": 3},
+          "outers": [50, 100, 200, 500], "repeats": 5},
     tiny={"dims": [100, 200], "outer": 4, "dim": 100, "outers": [4, 8], "repeats": 1},
 )  # fmt: skip
 def growth(
     dims: list[int], outer: int, dim: int, outers: list[int], repeats: int
 ) -> dict[str, Any]:
-    """Time the analysis in memory for each size."""
+    """Time the analysis in memory, all sizes in turns: what disturbs a while disturbs them all."""
     sizes = {"D": [(D, outer) for D in dims], "n_o": [(dim, n) for n in outers]}
+    sketches = {(D, n): sketch_in_memory(D, n, 2 * n) for pairs in sizes.values() for D, n in pairs}
+    times: dict[tuple[int, int], dict[str, list[float]]] = {
+        pair: {"core": [], "overlap": [], "best mask": []} for pair in sketches
+    }
+    for _ in range(repeats):
+        for pair, (Y, W, params) in sketches.items():
+            eigh = decompose(Y, W)
+            mask = largest_parameters(params, pair[1])
+            took = times[pair]
+            took["core"].append(seconds(partial(decompose, Y, W)))
+            took["overlap"].append(seconds(partial(mask_curves, eigh, [mask])))
+            took["best mask"].append(seconds(partial(best_mask_curve, eigh)))
     results: dict[str, Any] = {}
     for name, pairs in sizes.items():
         rows, totals = [], []
         for D, n in pairs:
-            Y, W, params = sketch_in_memory(D, n, 2 * n)
-            times: dict[str, list[float]] = {"core": [], "overlap": [], "best mask": []}
-            for _ in range(repeats):
-                eigh = decompose(Y, W)
-                mask = largest_parameters(params, n)
-                times["core"].append(seconds(lambda: decompose(Y, W)))  # noqa: B023
-                times["overlap"].append(seconds(lambda: mask_curves(eigh, [mask])))  # noqa: B023
-                times["best mask"].append(seconds(lambda: best_mask_curve(eigh)))  # noqa: B023
-            medians = {part: summary(values) for part, values in times.items()}
+            medians = {part: summary(values) for part, values in times[D, n].items()}
             rows.append({"D": D, "n_o": n, "seconds": medians})
-            totals.append(sum(times["median"] for times in medians.values()))
+            totals.append(sum(took["median"] for took in medians.values()))
         # The smallest size costs what its few calls cost; the growth shows in the others.
         first = min(1, len(pairs) - 2)
         swept = [pair[0 if name == "D" else 1] for pair in pairs]
