@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from .jsonlog import Log
+from .jsonlog import TIME_RESOLUTION, Log
 from .plots import CHANCE, COLOURS, line_styles
 from .results import HessianResult, LogSet
 
@@ -351,13 +351,14 @@ def run_times(logs: LogSet) -> Drawing:
     figure, ax = plt.subplots(figsize=(9, 1.2 + 0.45 * len(order)))
     for position, stage in enumerate(order):
         seconds = table.loc[table["stage"] == stage, "seconds"]
-        ax.plot(
-            seconds, [position] * len(seconds), "o", mfc="none", color=line_styles(1)[0]["color"]
-        )
         median = seconds.median()
+        label = f"{median:.3g} s" if median > 0 else f"at most {TIME_RESOLUTION:g} s"
+        # A logarithmic axis has no place for what begins and ends with the same time stamp.
+        drawn, median = seconds.replace(0, TIME_RESOLUTION), median or TIME_RESOLUTION
+        ax.plot(drawn, [position] * len(drawn), "o", mfc="none", color=line_styles(1)[0]["color"])
         ax.plot(median, position, "|", ms=16, mew=2, color="black")
         text = ax.annotate(
-            f"{median:.3g} s", (median, position), (0, 9), textcoords="offset points", ha="center"
+            label, (median, position), (0, 9), textcoords="offset points", ha="center"
         )
         text.set_fontsize("small")
     ax.set(yticks=range(len(order)), yticklabels=order, xlabel="seconds", xscale="log")

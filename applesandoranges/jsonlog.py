@@ -25,6 +25,8 @@ from skerch.errors import InputError
 from skerch.interruptions import Interrupted, interruptible, uninterrupted
 
 TIME_FORMAT = "%Y-%m-%d_%H:%M:%S.%f"
+#: Seconds that time stamps are cut to.
+TIME_RESOLUTION = 1e-3
 #: Longer lines are cut on the terminal (spectra have thousands of numbers); the file has them all.
 TERMINAL_WIDTH = 400
 

@@ -427,6 +427,15 @@ def test_13a_draws_training_and_measurements(trained, analysed, tmp_path):
     assert evaluations["global_step"].tolist() == [0, 3]
 
 
+def test_13a_draws_stages_shorter_than_the_resolution_of_logs(analysed, tmp_path):
+    log = tmp_path / "fast.log"
+    lines = [json.loads(line)[1] for line in analysed.read_text().splitlines()]
+    log.write_text("\n".join(json.dumps(["2026-01-31_12:34:56.789", line]) for line in lines))
+    words = [f"LOGS={log}", f"OUTPUT_DIR={tmp_path / 'f'}", "FIGURES=[run_times]"]
+    assert run(DRAW, *words) == 0
+    assert (pd.read_csv(tmp_path / "f" / "run_times_seconds.csv")["seconds"] == 0).all()
+
+
 def test_13a_draws_what_is_there_and_names_what_is_not(analysed, tmp_path, capsys):
     cut = tmp_path / "cut.log"
     text = analysed.read_text()
