@@ -27,7 +27,7 @@ from . import INNER_FMT, LO_FMT, RO_FMT
 from .errors import InputError, NumericalError
 from .measurement_store import DistributedHDF5
 from .row_blocks import RowBlocks
-from .ssrft import BATCH_VECTORS, SSRFT, work_bytes
+from .ssrft import SSRFT, work_bytes
 from .utils import check_finite
 
 log = logging.getLogger(__name__)
@@ -230,8 +230,6 @@ def apply_ssrft_to_columns(S: SSRFT, Y: RowBlocks) -> Tensor:
         return num * itemsize * D + work_bytes(D, num, Y.dtype, Y.device)
 
     per_step = Y.columns_within(cost, "transforming the measurements")
-    if Y.in_memory:  # where another pass costs nothing
-        per_step = min(per_step, BATCH_VECTORS)
     result = torch.empty(S.shape[0], n, dtype=torch.float64, device=Y.device)
     for begin in range(0, n, per_step):
         columns = slice(begin, min(begin + per_step, n))

@@ -100,15 +100,15 @@ class RowBlocks:
     def columns(self, begin: int, end: int) -> Tensor:
         """Return columns ``begin ... end-1`` in the stored dtype, shape ``[D, end - begin]``.
 
-        They are contiguous one by one. One pass over a matrix on disk: what costs time there is
+        A view of a tensor where that is. One pass over a matrix on disk: what costs time there is
         the number of separate pieces, not of bytes.
         """
-        if isinstance(self.matrix, Tensor) and self.matrix.device.type != "cpu":
+        if isinstance(self.matrix, Tensor):
             return self.matrix[:, begin:end].to(self.device)
-        columns = torch.empty(end - begin, self.shape[0], dtype=self.dtype)
-        for rows in self._slices():  # transposed while they are in the cache
-            columns[:, rows] = torch.as_tensor(self.matrix[rows])[:, begin:end].T
-        return columns.to(self.device).T
+        columns = torch.empty(self.shape[0], end - begin, dtype=self.dtype)
+        for rows in self._slices():
+            columns[rows] = torch.as_tensor(self.matrix[rows])[:, begin:end]
+        return columns.to(self.device)
 
     def columns_within(self, cost: Callable[[int], int], what: str) -> int:
         """Return how many columns may be in memory at once.

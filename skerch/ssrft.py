@@ -3,42 +3,26 @@
 ``S = R F P2 F P1`` of shape ``[k, D]``: ``F`` is the orthonormal DCT-II, ``P1`` and ``P2`` are
 random signed permutations, and ``R`` selects ``k`` random rows. So ``S S^T = I``.
 
-Each DCT is one real FFT of length ``D`` (Makhoul 1980, "A fast cosine transform in one and two
-dimensions"): with ``v`` the even entries of ``x`` followed by the odd ones backwards, and ``Z_j =
-sqrt(2 / D) exp(-i pi j / 2 D) rfft(v)_j``, the transform is ``C_j = Re Z_j`` and ``C_(D-j) = -Im
-Z_j``. The reordering before the FFT, the unpacking of ``Z`` after it, and the random permutation
-between two transforms are one gather each, with indices that are composed once.
+See :mod:`skerch.dct` for how the DCTs and the permutations between them are computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from .dct import DCT, Scratch, SelectedDCT, SignedGather, copy_steps, work_numbers
 from .errors import InputError
 from .linops import LinOp
 from .utils import rademacher, randperm
 
-#: Vectors and numbers that are transformed at once on a CPU, at most. FFTs of awkward lengths are
-#: planned anew in each call, so that batches of few vectors are slow; larger ones leave the cache.
-BATCH_VECTORS, BATCH_NUMBERS = 16, 2**23
-BATCH_NUMBERS_GPU = 2**26
-
-
-@dataclass(frozen=True)
-class _SignedGather:
-    """``x -> x[:, idxs] * signs``; a sign of 0 makes a zero."""
-
-    idxs: Tensor
-    signs: Tensor
-
-    def __call__(self, x: Tensor) -> Tensor:
-        # Unlike index_select, this is done by several threads.
-        return x.gather(-1, self.idxs.long().expand(len(x), -1)).mul_(self.signs)
+#: Vectors that are transformed at once: their entries are a cache line of 64 bytes in single
+#: precision. Fewer of them where they are many numbers, and several times as many where they are
+#: few: each step takes some microseconds, whatever its size.
+BATCH_VECTORS, BATCH_NUMBERS, SHORT_NUMBERS = 16, 2**26, 2**18
 
 
 class SSRFT(LinOp):
@@ -63,17 +47,16 @@ class SSRFT(LinOp):
             raise InputError(f"SSRFT: expected no more rows than columns, got shape {self.shape}")
         self.seed = int(seed)
         self.device = torch.device(device)
-        self._kept_twiddles: dict[tuple[torch.dtype, bool], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply ``S`` along the last dimension: ``[..., D] -> [..., k]``."""
         self._check_last(x, self.shape[1])
-        return self._in_batches(self._forward, x, self.shape[0])
+        return (self @ x.reshape(-1, x.shape[-1]).T).T.reshape(*x.shape[:-1], self.shape[0])
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Apply ``S^T`` along the last dimension: ``[..., k] -> [..., D]``."""
         self._check_last(y, self.shape[0])
-        return self._in_batches(self._adjoint, y, self.shape[1])
+        return (y.reshape(-1, y.shape[-1]) @ self).reshape(*y.shape[:-1], self.shape[1])
 
     def rows(self, idxs: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Return rows ``idxs`` of ``S``, shape ``[len(idxs), D]``."""
@@ -84,132 +67,102 @@ class SSRFT(LinOp):
         units[torch.arange(len(idxs)), torch.as_tensor(list(idxs), dtype=torch.int64)] = 1
         return self.adjoint(units)
 
-    # ------------------------------------------------------------------ one batch, [B, ...]
+    # ------------------------------------------------------------------ one batch, [..., B]
 
-    def _forward(self, x: Tensor) -> Tensor:
-        first, second, last = self._forward_gathers
-        twiddles = self._twiddles(x.dtype, inverse=False)
-        for gather in (first, second):
-            x = torch.view_as_real(torch.fft.rfft(gather(x)).mul_(twiddles)).flatten(-2)
-        return last(x)
+    def _forward(self, X: Tensor, out: Tensor, scratch: Scratch) -> None:
+        first, second = self._forward_gathers
+        Z = self._dct.forward(_interleaved(X, scratch), first, scratch)
+        out.copy_(self._selected.forward(Z, second))
 
-    def _adjoint(self, y: Tensor) -> Tensor:
-        first, second, last = self._adjoint_gathers
-        D, twiddles = self.shape[1], self._twiddles(y.dtype, inverse=True)
-        # The zero column is what entries outside of the chosen rows are gathered from.
-        y = torch.cat([y, y.new_zeros(len(y), 1)], dim=-1)
-        for gather in (first, second):
-            Z = torch.view_as_complex(gather(y).unflatten(-1, (-1, 2)))
-            y = torch.fft.irfft(Z.mul_(twiddles), n=D)
-        return last(y)
+    def _adjoint(self, Y: Tensor, out: Tensor, scratch: Scratch) -> None:
+        first, second = self._adjoint_gathers
+        V = self._dct.inverse(self._selected.adjoint(Y, scratch), first, scratch)
+        for rows in copy_steps(out):
+            out[rows] = second(V, rows)
 
-    def _in_batches(self, apply: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        per_batch = _batch_vectors(x.device, self.shape[1])
-        result = x.new_empty(len(flat), width)
-        for begin in range(0, len(flat), per_batch):
-            batch = flat[begin : begin + per_batch].contiguous()
-            result[begin : begin + per_batch] = apply(batch)
-        return result.reshape(*x.shape[:-1], width)
+    def _in_batches(
+        self, apply: Callable[[Tensor, Tensor, Scratch], None], X: Tensor, height: int
+    ) -> Tensor:
+        """Apply to ``X`` ``[..., n]``; return ``[height, n]``, contiguous by columns."""
+        num, per_batch = X.shape[1], _batch_vectors(self.shape[1])
+        result = X.new_empty(num, height).T
+        scratch = Scratch(X.dtype, X.device)
+        for begin in range(0, num, per_batch):
+            columns = slice(begin, begin + per_batch)
+            apply(X[:, columns], result[:, columns], scratch)
+        return result
 
     # ------------------------------------------------------------------ what is drawn
 
-    @cached_property
-    def _drawn(self) -> tuple[_SignedGather, _SignedGather, Tensor]:
-        """``P1`` and ``P2``, each followed by the reordering of the FFT, and the rows."""
-        k, D = self.shape
-        order = torch.cat([torch.arange(0, D, 2), torch.arange(1, D, 2).flip(0)])
-        scrambles = [
-            _SignedGather(
-                randperm(D, seed)[order].to(self.device, torch.int32),
-                rademacher(D, seed + 1, torch.int8)[order].to(self.device),
+    @property
+    def _scrambles(self) -> tuple[SignedGather, SignedGather]:
+        """``P1`` and ``P2``, drawn for each direction anew: few operators are used in both."""
+        first, second = (
+            SignedGather(
+                randperm(self.shape[1], seed).to(self.device, torch.int32),
+                rademacher(self.shape[1], seed + 1, torch.int8, self.device),
             )
             for seed in (self.seed, self.seed + 2)
-        ]
-        return scrambles[0], scrambles[1], randperm(D, self.seed + 4)[:k].clone().to(self.device)
-
-    @cached_property
-    def _forward_gathers(self) -> tuple[_SignedGather, _SignedGather, _SignedGather]:
-        first, second, rows = self._drawn
-        unpack, half = self._unpack, second.idxs.long()
-        middle = _SignedGather(unpack.idxs[half], unpack.signs[half] * second.signs)
-        return first, middle, _SignedGather(unpack.idxs[rows], unpack.signs[rows])
-
-    @cached_property
-    def _adjoint_gathers(self) -> tuple[_SignedGather, _SignedGather, _SignedGather]:
-        k, D = self.shape
-        first, second, rows = self._drawn
-        outside = torch.full((D,), k, dtype=torch.int32, device=self.device)
-        outside[rows] = torch.arange(k, dtype=torch.int32, device=self.device)
-        ones = torch.ones(D, dtype=torch.int8, device=self.device)
-        return (
-            self._pack(_SignedGather(outside, ones)),
-            self._pack(_inverse(second)),
-            _inverse(first),
         )
+        return first, second
 
-    @property
-    def _unpack(self) -> _SignedGather:
-        """From ``Z`` as real numbers (``Re Z_0, Im Z_0, Re Z_1, ...``) to the transform."""
-        D = self.shape[1]
-        j = torch.arange(D, dtype=torch.int32, device=self.device)
-        real = j <= D // 2
-        signs = torch.where(real, 1, -1).to(torch.int8)
-        return _SignedGather(torch.where(real, 2 * j, 2 * (D - j) + 1), signs)
+    @cached_property
+    def _dct(self) -> DCT:
+        return DCT(self.shape[1], self.device)
 
-    def _pack(self, source: _SignedGather) -> _SignedGather:
-        """From the source of a transform's entries to ``Z`` as real numbers."""
-        D = self.shape[1]
-        j = torch.arange(D // 2 + 1, device=self.device)
-        entries = torch.stack([j, (D - j) % D], dim=1).flatten()
-        signs = source.signs[entries]
-        signs[1::2] *= -1
-        signs[1] = 0
-        return _SignedGather(source.idxs[entries], signs)
+    @cached_property
+    def _selected(self) -> SelectedDCT:
+        k, D = self.shape
+        return SelectedDCT(randperm(D, self.seed + 4)[:k].clone(), D, self.device)
 
-    def _twiddles(self, dtype: torch.dtype, inverse: bool) -> Tensor:
-        """Return the factors between ``rfft`` and ``Z``, or their inverses, ``[D // 2 + 1]``."""
-        if (dtype, inverse) not in self._kept_twiddles:
-            D = self.shape[1]
-            # In double precision on the CPU, so that all devices use the same numbers.
-            angles = torch.arange(D // 2 + 1, dtype=torch.float64).mul_(-torch.pi / (2 * D))
-            factors = torch.polar(torch.full_like(angles, (2 / D) ** 0.5), angles)
-            factors[0] = (1 / D) ** 0.5
-            factors = factors.reciprocal() if inverse else factors
-            self._kept_twiddles[dtype, inverse] = factors.to(self.device, dtype.to_complex())
-        return self._kept_twiddles[dtype, inverse]
+    @cached_property
+    def _forward_gathers(self) -> tuple[SignedGather, SignedGather]:
+        """From the input to the first transform, and from there to the second one."""
+        first, second = self._scrambles
+        middle = self._dct.outputs.then(second).then(self._selected.order)
+        return first.then(self._dct.order), middle
+
+    @cached_property
+    def _adjoint_gathers(self) -> tuple[SignedGather, SignedGather]:
+        """From the second transform to the first, and from there to the input."""
+        first, second = self._scrambles
+        middle = second.then(self._selected.order).inverse().then(self._dct.spectrum)
+        return middle, first.then(self._dct.order).inverse()
 
     def _check_last(self, x: Tensor, size: int) -> None:
         if x.ndim < 1 or x.shape[-1] != size:
             raise InputError(f"SSRFT: expected shape [..., {size}], got {tuple(x.shape)}")
 
     def _matmat(self, X: Tensor) -> Tensor:
-        return self.forward(X.T).T
+        return self._in_batches(self._forward, X, self.shape[0])
 
     def _rmatmat(self, X: Tensor) -> Tensor:
-        return self.adjoint(X)
+        return self._in_batches(self._adjoint, X.T, self.shape[1]).T
 
 
-def _inverse(gather: _SignedGather) -> _SignedGather:
-    """Return the inverse of a signed permutation."""
-    idxs, back = gather.idxs.long(), torch.empty_like(gather.idxs)
-    back[idxs] = torch.arange(len(idxs), dtype=back.dtype, device=back.device)
-    return _SignedGather(back, gather.signs[back.long()])
+def _interleaved(X: Tensor, scratch: Scratch) -> Tensor:
+    """Return ``X``, contiguous by rows."""
+    if X.is_contiguous():
+        return X
+    copy = scratch("interleaved", *X.shape)
+    for rows in copy_steps(X):
+        copy[rows] = X[rows]
+    return copy
 
 
 def work_bytes(dim: int, num: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> int:
     """Return the bytes that products with ``num`` vectors ``[dim]`` hold beside them and results.
 
-    Indices, signs and twiddle factors, and a batch of vectors in several real and complex forms.
+    Indices, signs and twiddle factors, of both directions, and a batch of vectors on their way.
+    Exact to a tenth or so for operators with much fewer rows than columns.
     """
-    per_batch = min(_batch_vectors(torch.device(device), dim), num)
-    return 48 * dim + 5 * per_batch * dim * torch.empty(0, dtype=dtype).element_size()
+    numbers = work_numbers(dim, min(_batch_vectors(dim), num), torch.device(device))
+    return 40 * dim + numbers * torch.empty(0, dtype=dtype).element_size()
 
 
-def _batch_vectors(device: torch.device, dim: int) -> int:
-    if device.type == "cpu":
-        return max(1, min(BATCH_VECTORS, BATCH_NUMBERS // dim))
-    return max(1, BATCH_NUMBERS_GPU // dim)
+def _batch_vectors(dim: int) -> int:
+    short = SHORT_NUMBERS // dim // BATCH_VECTORS * BATCH_VECTORS
+    return max(1, min(max(BATCH_VECTORS, short), BATCH_NUMBERS // dim))
 
 
 def ssrft(x: Tensor, num_rows: int, seed: int) -> Tensor:

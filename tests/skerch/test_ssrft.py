@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skerch import dct
+from skerch import ssrft as ssrft_module
 from skerch.linops import adjoint_mismatch
 from skerch.ssrft import SSRFT, ssrft, ssrft_adjoint
 from skerch.utils import InputError
@@ -24,6 +26,16 @@ def eye(n, dtype=torch.float64):
     return torch.eye(n, dtype=dtype)
 
 
+@pytest.fixture(params=["as-it-is", "several-passes"])
+def _passes(request, monkeypatch):
+    """Short transforms take one pass, unless told otherwise."""
+    if request.param == "several-passes":
+        monkeypatch.setattr(dct, "MAX_SINGLE_PASS", 1)
+        monkeypatch.setattr(dct.SelectedDCT, "MIN_LENGTH", 1)
+        monkeypatch.setattr(dct, "STEP_NUMBERS", 50)
+
+
+@pytest.mark.usefixtures("_passes")
 @pytest.mark.parametrize("case", CASES, ids=lambda c: shape_id(c["shape"]))
 class TestReferenceNumbers:
     def test_forward(self, case, assert_close):
@@ -44,6 +56,7 @@ class TestReferenceNumbers:
         assert_close(found, [case["row0"], case["row_last"]], tol=1e-12)
 
 
+@pytest.mark.usefixtures("_passes")
 @pytest.mark.parametrize("shape", SHAPES, ids=shape_id)
 class TestAgainstExplicitMatrices:
     def test_forward(self, shape, dense_ssrft, assert_close):
@@ -89,6 +102,22 @@ class TestBatches:
         adjoint = torch.cat([part @ self.S for part in Y.split(batch)])
         assert_close(forward, self.S @ X, tol=1e-14)
         assert_close(adjoint, Y @ self.S, tol=1e-14)
+
+    @pytest.mark.parametrize("batch", [1, 7, 16])
+    def test_batches_of_the_transforms(self, batch, gaussian, assert_close, monkeypatch):
+        X, Y = gaussian(24, 20), gaussian(20, 9)
+        forward, adjoint = self.S @ X, Y @ self.S
+        monkeypatch.setattr(ssrft_module, "BATCH_VECTORS", batch)
+        monkeypatch.setattr(ssrft_module, "SHORT_NUMBERS", 0)
+        assert_close(self.S @ X, forward, tol=1e-14)
+        assert_close(self.S.forward(X.T), forward.T, tol=1e-14)
+        assert_close(Y @ self.S, adjoint, tol=1e-14)
+
+    @pytest.mark.parametrize("num", [0, 1])
+    def test_none_or_one(self, num, gaussian):
+        assert (self.S @ gaussian(24, num)).shape == (9, num)
+        assert (gaussian(num, 9) @ self.S).shape == (num, 24)
+        assert self.S.rows(range(num)).shape == (num, 24)
 
     def test_rows_in_any_order_and_repeated(self, dense_ssrft, assert_close):
         found = self.S.rows([8, 0, 3, 3], torch.float64)
