@@ -12,8 +12,10 @@ Layout of a sub-file: ``data`` ``(dim,)`` and ``flags`` ``(1,)`` (text), as in t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
+import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -40,6 +42,7 @@ from .hdf5_files import (
     replacing,
     reserve_space,
 )
+from .interruptions import uninterrupted
 
 if TYPE_CHECKING:  # reading a store takes no torch, whose import takes seconds
     import torch
@@ -134,7 +137,7 @@ class DistributedHDF5:
             Path of the virtual file.
         """
         directory = Path(directory)
-        image = _new_image((dim,), np.dtype(dtype), INITIAL_FLAG, {}, None)
+        image = _image(_new_file((dim,), np.dtype(dtype), INITIAL_FLAG, {})[0])
         data = h5py.VirtualLayout((dim, num), dtype)
         flags = h5py.VirtualLayout((num,), h5py.string_dtype())
         for idx in range(num):
@@ -367,71 +370,64 @@ def load_merged(
 def _measurement_image(
     values: np.ndarray, flag: str, provenance: Provenance, made_with: Provenance
 ) -> bytes:
-    facts = {PROVENANCE: json.dumps(dict(provenance)), MADE_WITH: json.dumps(dict(made_with))}
+    facts = json.dumps(dict(provenance)), json.dumps(dict(made_with))
     if values.nbytes > _LARGEST_TEMPLATE:
-        return _new_image(values.shape, values.dtype, flag, facts, values)
-    template = _template(values.shape, values.dtype, flag, *facts.values())
-    file = _open_image(template)
-    try:
-        _write_values(file, h5py.h5d.open(file, DATA.encode()), values)
-        h5py.h5f.flush(file)
-        return file.get_file_image()
-    finally:
-        file.close()
+        return _Template(values.shape, values.dtype, flag, *facts).image(values)
+    return _kept_template(values.shape, values.dtype, flag, *facts).image(values)
 
 
-#: Bytes of data up to which a file is a changed copy of one made before, which takes HDF5 half the
-#: time. Of more data it would be the copying that takes time.
+#: Bytes of data up to which a file in memory is kept for the next measurement: what HDF5 does with
+#: it takes a third of the time of making another one. Of more data it is the writing that counts.
 _LARGEST_TEMPLATE = 2**20
 
 
-@lru_cache(maxsize=4)
-def _template(
-    shape: tuple[int, ...], dtype: np.dtype, flag: str, provenance: str, made_with: str
-) -> bytes:
-    facts = {PROVENANCE: provenance, MADE_WITH: made_with}
-    return _new_image(shape, dtype, flag, facts, np.zeros(shape, dtype))
+class _Template:
+    """A file in memory of which data and checksum change."""
+
+    def __init__(
+        self, shape: tuple[int, ...], dtype: np.dtype, flag: str, provenance: str, made_with: str
+    ):
+        facts = {PROVENANCE: provenance, MADE_WITH: made_with}
+        self._file, self._data = _new_file(shape, dtype, flag, facts)
+        self._checksum = _add_attribute(self._file, CHECKSUM, np.dtype(np.int64))
+        self._lock = threading.Lock()
+
+    def image(self, values: np.ndarray) -> bytes:
+        """Return the file with these values."""
+        with uninterrupted(), self._lock:  # threads share it
+            self._data.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+            self._checksum.write(np.array(zlib.crc32(values.data), dtype=np.int64))
+            return _image(self._file)
 
 
-def _new_image(
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    flag: str,
-    facts: Mapping[str, str],
-    values: np.ndarray | None,
-) -> bytes:
-    file = _open_image()
-    try:
-        data = _add_dataset(file, DATA, shape, dtype)
-        flags = _add_dataset(file, FLAGS, (1,), _TEXT)
-        flags.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array([flag], dtype=_TEXT))
-        for name, text in facts.items():
-            _add_attribute(file, name, _TEXT).write(np.array(text, dtype=_TEXT))
-        if values is not None:
-            _add_attribute(file, CHECKSUM, np.dtype(np.int64))
-            _write_values(file, data, values)
-        h5py.h5f.flush(file)
-        return file.get_file_image()
-    finally:
-        file.close()
+_kept_template = lru_cache(maxsize=4)(_Template)
 
 
-def _open_image(image: bytes | None = None) -> h5py.h5f.FileID:
-    # Built in memory: one write to disk instead of HDF5's many small ones. Through the low-level
-    # interface of h5py: the other one takes twice as long for a file of this size.
+_FILE_NUMBERS = itertools.count()
+
+
+def _new_file(
+    shape: tuple[int, ...], dtype: np.dtype, flag: str, facts: Mapping[str, str]
+) -> tuple[h5py.h5f.FileID, h5py.h5d.DatasetID]:
+    """Return a file in memory, closed with the last reference to it, and its data set."""
+    # One write to disk instead of HDF5's many small ones. Through the low-level interface of h5py:
+    # the other one takes twice as long for a file of this size.
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fapl_core(2**16, False)
-    if image is not None:
-        access.set_file_image(image)
-        return h5py.h5f.open(b"image", h5py.h5f.ACC_RDWR, fapl=access)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
-    return h5py.h5f.create(b"image", h5py.h5f.ACC_TRUNC, fapl=access)
+    name = f"in memory {next(_FILE_NUMBERS)}"  # HDF5 opens no two files of one name
+    file = h5py.h5f.create(name.encode(), h5py.h5f.ACC_TRUNC, fapl=access)
+    data = _add_dataset(file, DATA, shape, dtype)
+    flags = _add_dataset(file, FLAGS, (1,), _TEXT)
+    flags.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array([flag], dtype=_TEXT))
+    for key, text in facts.items():
+        _add_attribute(file, key, _TEXT).write(np.array(text, dtype=_TEXT))
+    return file, data
 
 
-def _write_values(file: h5py.h5f.FileID, data: h5py.h5d.DatasetID, values: np.ndarray) -> None:
-    data.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
-    checksum = np.array(zlib.crc32(values.data), dtype=np.int64)
-    h5py.h5a.open(file, CHECKSUM.encode()).write(checksum)
+def _image(file: h5py.h5f.FileID) -> bytes:
+    h5py.h5f.flush(file)
+    return file.get_file_image()
 
 
 _TEXT = h5py.string_dtype()

@@ -1,6 +1,7 @@
 """The store: layout, atomic writes, provenance, merging, and what it refuses."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -69,6 +70,32 @@ def test_load_returns_what_was_written(full):
     found = DistributedHDF5.load(DistributedHDF5.subpath(full.parent, LO_FMT, 4))
     np.testing.assert_array_equal(found.data, matrix()[:, 4])
     assert (found.flag, found.provenance) == ("ok", PROVENANCE)
+
+
+def test_threads_may_write_at_once(tmp_path):
+    values = np.arange(40 * 2000, dtype="f4").reshape(2000, 40)
+    paths = [tmp_path / f"{i}.h5" for i in range(40)]
+
+    def write(i):
+        DistributedHDF5.write(paths[i], values[:, i], "ok", PROVENANCE)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(40)))
+    for i, path in enumerate(paths):
+        np.testing.assert_array_equal(DistributedHDF5.load(path).data, values[:, i])
+
+
+def test_files_that_follow_one_another_do_not_mix(tmp_path):
+    """One file in memory serves many measurements, but not those with other facts."""
+    facts = [("f4", "ok", PROVENANCE), ("f8", "ok", PROVENANCE), ("f4", "bad", PROVENANCE),
+             ("f4", "ok", {"run": "b"})] * 3  # fmt: skip
+    for i, (dtype, flag, provenance) in enumerate(facts):
+        values = np.full(3 + i % 2, i, dtype)
+        DistributedHDF5.write(tmp_path / f"{i}.h5", values, flag, provenance)
+    for i, (dtype, flag, provenance) in enumerate(facts):
+        found = DistributedHDF5.load(tmp_path / f"{i}.h5", 3 + i % 2, np.dtype(dtype))
+        assert found.data.tolist() == [i] * (3 + i % 2)
+        assert (found.flag, found.provenance) == (flag, provenance)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
