@@ -39,7 +39,7 @@ MAX_SECONDS = 60.0
 TRIAL_VECTORS, TRIAL_SECONDS, TRIAL_REPEATS = 4, 0.5, 3
 #: Results that a caller holds for each column of a product: one waits and one is being written.
 IN_FLIGHT = 2
-#: Test matrices of a sketch, ``Phi`` and ``Psi``.
+#: Test matrices of a sketch, ``Phi`` and ``Psi``, of which one is at work at a time.
 NUM_SSRFTS = 2
 #: Kernels have work space of their own, which cannot be counted on CPUs.
 UNSEEN_WORK_SPACE = 1.25
@@ -61,7 +61,8 @@ class ProductConfig:
     def product_settings(self, dim: int, device: torch.device) -> ProductSettings:
         """Return how products are made beside the SSRFTs of a sketch of ``dim`` parameters."""
         budget = budget_bytes(self.MEMORY_BUDGET_GB)
-        reserved = NUM_SSRFTS * ssrft_bytes(dim, MAX_VECTORS, torch.float32, device)
+        at_work, idle = (ssrft_bytes(dim, n, torch.float32, device) for n in (MAX_VECTORS, 1))
+        reserved = at_work + (NUM_SSRFTS - 1) * idle
         return ProductSettings(self.HVP_ENGINE, self.VECTORS_PER_PRODUCT, max(0, budget - reserved))
 
 

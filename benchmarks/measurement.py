@@ -136,8 +136,8 @@ _register(
     repeats=5, vectors=None, engine="auto",
 )  # fmt: skip
 _register(
-    "measurement_3c3d", "cifar10det_3c3d", num_data=500, batch_size=128, outer=1000, num=24,
-    repeats=3, vectors=24, engine="graph",
+    "measurement_3c3d", "cifar10det_3c3d", num_data=500, batch_size=128, outer=1000, num=32,
+    repeats=4, vectors=16, engine="graph",
 )  # fmt: skip
 _register(
     "measurement_allcnnc", "cifar100det_allcnnc", num_data=40, batch_size=40, outer=1000, num=8,

@@ -20,9 +20,11 @@ from .linops import LinOp
 from .utils import rademacher, randperm
 
 #: Vectors that are transformed at once: their entries are a cache line of 64 bytes in single
-#: precision. Fewer of them where they are many numbers, and several times as many where they are
-#: few: each step takes some microseconds, whatever its size.
-BATCH_VECTORS, BATCH_NUMBERS, SHORT_NUMBERS = 16, 2**26, 2**18
+#: precision. Fewer of them where they are more numbers than these ...
+BATCH_VECTORS, BATCH_NUMBERS = 16, 2**26
+#: ... and several times as many where they are fewer than these: each step takes some microseconds,
+#: whatever its size, and GPUs want much to do.
+FEW_NUMBERS, FEW_NUMBERS_GPU = 2**18, 2**26
 
 
 class SSRFT(LinOp):
@@ -84,7 +86,7 @@ class SSRFT(LinOp):
         self, apply: Callable[[Tensor, Tensor, Scratch], None], X: Tensor, height: int
     ) -> Tensor:
         """Apply to ``X`` ``[..., n]``; return ``[height, n]``, contiguous by columns."""
-        num, per_batch = X.shape[1], _batch_vectors(self.shape[1])
+        num, per_batch = X.shape[1], _batch_vectors(self.shape[1], X.device)
         result = X.new_empty(num, height).T
         scratch = Scratch(X.dtype, X.device)
         for begin in range(0, num, per_batch):
@@ -156,13 +158,15 @@ def work_bytes(dim: int, num: int, dtype: torch.dtype, device: torch.device | st
     Indices, signs and twiddle factors, of both directions, and a batch of vectors on their way.
     Exact to a tenth or so for operators with much fewer rows than columns.
     """
-    numbers = work_numbers(dim, min(_batch_vectors(dim), num), torch.device(device))
+    device = torch.device(device)
+    numbers = work_numbers(dim, min(_batch_vectors(dim, device), num), device)
     return 40 * dim + numbers * torch.empty(0, dtype=dtype).element_size()
 
 
-def _batch_vectors(dim: int) -> int:
-    short = SHORT_NUMBERS // dim // BATCH_VECTORS * BATCH_VECTORS
-    return max(1, min(max(BATCH_VECTORS, short), BATCH_NUMBERS // dim))
+def _batch_vectors(dim: int, device: torch.device) -> int:
+    few = FEW_NUMBERS if device.type == "cpu" else FEW_NUMBERS_GPU
+    lines = max(1, few // dim // BATCH_VECTORS)
+    return max(1, min(BATCH_VECTORS * lines, BATCH_NUMBERS // dim))
 
 
 def ssrft(x: Tensor, num_rows: int, seed: int) -> Tensor:

@@ -108,7 +108,7 @@ class TestBatches:
         X, Y = gaussian(24, 20), gaussian(20, 9)
         forward, adjoint = self.S @ X, Y @ self.S
         monkeypatch.setattr(ssrft_module, "BATCH_VECTORS", batch)
-        monkeypatch.setattr(ssrft_module, "SHORT_NUMBERS", 0)
+        monkeypatch.setattr(ssrft_module, "FEW_NUMBERS", 0)
         assert_close(self.S @ X, forward, tol=1e-14)
         assert_close(self.S.forward(X.T), forward.T, tol=1e-14)
         assert_close(Y @ self.S, adjoint, tol=1e-14)
@@ -191,3 +191,12 @@ def test_adjoint_is_an_isometry_that_forward_undoes(D, data, seed):
     assert float(x.norm()) == pytest.approx(float(y.norm()), rel=1e-12)
     assert float((S @ x - y).norm()) <= 1e-12 * float(y.norm())
     assert adjoint_mismatch(S, seed) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("dim", "device", "vectors"),
+    [(100, "cpu", 2608), (7_030, "cpu", 32), (50_000, "cpu", 16), (4 * 10**6, "cpu", 16),
+     (11_689_512, "cpu", 5), (10**9, "cpu", 1), (7_030, "cuda", 9536), (895_210, "cuda", 64)],
+)  # fmt: skip
+def test_vectors_of_a_batch(dim, device, vectors):
+    assert ssrft_module._batch_vectors(dim, torch.device(device)) == vectors
