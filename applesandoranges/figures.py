@@ -326,7 +326,7 @@ def _run_note(log: Log) -> str:
 
 def stage_times(log: Log) -> pd.DataFrame:
     """Return the seconds from each INFO event to the next, by its text."""
-    events = [event for event in log.events if event.text]
+    events = [event for event in log.events if event.text and event.header == "INFO"]
     rows = [
         {"stage": a.text, "seconds": (b.time - a.time).total_seconds()}
         for a, b in itertools.pairwise(events)

@@ -436,6 +436,18 @@ def test_13a_draws_stages_shorter_than_the_resolution_of_logs(analysed, tmp_path
     assert (pd.read_csv(tmp_path / "f" / "run_times_seconds.csv")["seconds"] == 0).all()
 
 
+def test_13a_takes_no_warning_for_a_stage(analysed, tmp_path):
+    lines = analysed.read_text().splitlines()
+    stamp = json.loads(lines[3])[0]
+    lines.insert(4, json.dumps([stamp, ["WARNING", ["doubts of any length: " + 200 * "x", {}]]]))
+    log = tmp_path / "warned.log"
+    log.write_text("\n".join(lines))
+    assert run(DRAW, f"LOGS={log}", f"OUTPUT_DIR={tmp_path / 'f'}", "FIGURES=[run_times]") == 0
+    stages = pd.read_csv(tmp_path / "f" / "run_times_seconds.csv")["stage"]
+    assert "Solving the core" in set(stages)
+    assert not stages.str.startswith("doubts").any()
+
+
 def test_13a_draws_what_is_there_and_names_what_is_not(analysed, tmp_path, capsys):
     cut = tmp_path / "cut.log"
     text = analysed.read_text()
