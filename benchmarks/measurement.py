@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 
+from applesandoranges.background import BackgroundWriter
 from applesandoranges.hessian_engines import ProductPlan, ProductSettings
 from applesandoranges.jsonlog import JsonLog
 from applesandoranges.measuring import DTYPE, measure
@@ -21,6 +24,21 @@ from skerch.distributed_measurements import innermeas_batch_torch
 
 from .harness import case, scratch, seconds, summary
 from .synthetic import problem_batches, synthetic_hessian
+
+
+class TimedWriter(BackgroundWriter):
+    """Adds up the seconds in which its callers wait for what is being written."""
+
+    waited = 0.0
+
+    def submit(self, task: Callable[[], Any]) -> None:
+        """Count how long it takes until the task may wait itself."""
+        TimedWriter.waited += seconds(lambda: super(TimedWriter, self).submit(task))
+
+    def __exit__(self, *exception: Any) -> None:
+        """Count how long it takes until all tasks are done."""
+        TimedWriter.waited += seconds(lambda: super(TimedWriter, self).__exit__(*exception))
+
 
 TINY = {"num_data": 4, "batch_size": 4, "outer": 2, "num": 3, "repeats": 1, "vectors": 2}
 
@@ -73,7 +91,7 @@ def measurement_costs(
         times: dict[str, list[float]] = {
             name: [] for name in ("gradient", "product", "transforms", "computing", "measuring")
         }
-        storing = []
+        storing, waiting = [], []
         gradient()
         operator @ V[:, :1]
         for repeat in range(repeats):
@@ -93,9 +111,10 @@ def measurement_costs(
             with JsonLog(directory / f"{repeat}.log") as log:
                 sketch = SeighSketch(recorded, store, f"measured{repeat}", outer, inner)
                 sketch.measure(idxs[:1])
-                times["measuring"].append(
-                    seconds(lambda: measure(sketch, idxs, log)) / num  # noqa: B023
-                )
+                TimedWriter.waited = 0.0
+                with patch("applesandoranges.measuring.BackgroundWriter", TimedWriter):
+                    times["measuring"].append(seconds(partial(measure, sketch, idxs, log)) / num)
+                waiting.append(TimedWriter.waited / num)
             storing.append(seconds(partial(_store, sketch, idxs, HV)) / num)
     reference = summary(times["gradient"])["median"]
     return {
@@ -109,6 +128,7 @@ def measurement_costs(
         },
         "drawing_seconds": drawing,
         "storing_alone_seconds": summary(storing),
+        "waiting_for_storing_seconds": summary(waiting),
         "storing_added_seconds": summary(
             [a - b for a, b in zip(times["measuring"], times["computing"], strict=True)]
         ),
@@ -141,9 +161,9 @@ _register(
 )  # fmt: skip
 _register(
     "measurement_allcnnc", "cifar100det_allcnnc", num_data=40, batch_size=40, outer=1000, num=8,
-    repeats=1, vectors=8, engine="graph",
+    repeats=3, vectors=4, engine="graph",
 )  # fmt: skip
 _register(
-    "measurement_resnet18", "imagenetdet_resnet18", num_data=8, batch_size=8, outer=1500, num=4,
-    repeats=1, vectors=4, engine="graph",
+    "measurement_resnet18", "imagenetdet_resnet18", num_data=8, batch_size=8, outer=1500, num=8,
+    repeats=3, vectors=4, engine="graph",
 )  # fmt: skip

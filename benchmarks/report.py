@@ -76,14 +76,19 @@ def measurement_section(records: dict[str, Record], docs: Path) -> str:
                 "drawing them": f"{results['drawing_seconds']:.2g} s",
                 "one measurement": spread(per["computing"]),
                 "storing alone": spread(results["storing_alone_seconds"], " ms", 1e3),
+                "waiting for it": spread(results["waiting_for_storing_seconds"], " ms", 1e3),
                 "storing adds": spread(results["storing_added_seconds"], " ms", 1e3),
             }
         )
     text = (
         "HVP, SSRFTs and their sum are in gradient passes over the same points. SSRFTs are drawn "
-        "once per job; that is not part of *one measurement*. *Storing alone* "
-        "writes a measurement's files and does nothing else; *storing adds* is the difference "
-        "between 10c's loop (which writes while it computes, and logs) and computing alone.\n\n"
+        "once per job; that is not part of *one measurement*. *Storing alone* writes a "
+        "measurement's files and does nothing else. 10c writes them while it computes the next "
+        "block; *waiting for it* is the time in which computing stands still, most of it for the "
+        "last block. *Storing adds* is the difference between 10c's loop (which also logs) and "
+        "computing alone; for the slow networks it is a small difference of large numbers. Making "
+        "files takes longer after many were deleted, for a minute on ext4 without a journal (as "
+        "here).\n\n"
     )
     text += table(rows)
     if {"measurement_3c3d", "analysis_3c3d"} <= records.keys():
