@@ -156,7 +156,8 @@ class DCT:
         """Transform ``gather(X)``, which is ordered by :attr:`order`.
 
         Returns:
-            ``Z`` by ``(k1, k2)`` and real and imaginary parts, ``[2 (N1 // 2 + 1) N2, B]``.
+            ``Z`` by ``(k1, k2)`` and real and imaginary parts, ``[2 (N1 // 2 + 1) N2, B]``, in
+            ``scratch``.
         """
         B, num_k1 = X.shape[1], self.length // 2 + 1
         _, last = self._twiddles(X.dtype)
@@ -172,7 +173,6 @@ class DCT:
         """Yield values of the FFT for ranges of ``k1``, ``[K, B, N2]``."""
         B, num_k1 = X.shape[1], self.length // 2 + 1
         twiddles, _ = self._twiddles(X.dtype)
-        between = torch.view_as_complex(scratch("between", self.num, num_k1, B, 2))
         for n2 in steps(self.num, self.length * B, X.device):
             rows = slice(n2.start * self.length, n2.stop * self.length)
             v = gather(X, rows).view(-1, self.length, B).transpose(1, 2).contiguous()
@@ -180,16 +180,16 @@ class DCT:
             if self.num == 1:
                 yield slice(None), values.permute(2, 1, 0)
                 return
-            between[n2] = values.transpose(1, 2)
+            self._between(scratch, B)[n2] = values.transpose(1, 2)
         for k1 in steps(num_k1, 2 * self.num * B, X.device):
-            values = between[:, k1].permute(1, 2, 0).contiguous()
+            values = self._between(scratch, B)[:, k1].permute(1, 2, 0).contiguous()
             yield k1, torch.fft.fft(values, norm="ortho")
 
     def inverse(self, Y: Tensor, gather: SignedGather, scratch: Scratch) -> Tensor:
         """Transform ``gather(Y)``, which is :attr:`spectrum` of a DCT, back.
 
         Returns:
-            The input of that DCT, ordered by :attr:`order`, ``[D, B]``.
+            The input of that DCT, ordered by :attr:`order`, ``[D, B]``, in ``scratch``.
         """
         V = scratch("transformed", self.num, self.length, Y.shape[1])
         twiddles, _ = self._twiddles(Y.dtype)
@@ -205,20 +205,24 @@ class DCT:
         """Yield values for ranges of ``n2``, ``[N, B, N1 // 2 + 1]``."""
         B, num_k1 = Y.shape[1], self.length // 2 + 1
         _, last = self._twiddles(Y.dtype)
-        between = torch.view_as_complex(scratch("between", self.num, num_k1, B, 2))
-        whole = [slice(0, num_k1)] if self.num == 1 else None
-        for k1 in whole or steps(num_k1, 2 * self.num * B, Y.device):
+        whole = [slice(0, num_k1)]  # where there is no other pass
+        for k1 in whole if self.num == 1 else steps(num_k1, 2 * self.num * B, Y.device):
             Z = gather(Y, slice(2 * k1.start * self.num, 2 * k1.stop * self.num))
             if k1.start == 0:
                 Z[0] *= 2**0.5
             Z = Z.view(-1, self.num, 2, B).permute(0, 3, 1, 2).contiguous()
             values = torch.view_as_complex(Z).mul_(last.conj() / 2)
-            if whole:
+            if self.num == 1:
                 yield slice(None), values.permute(2, 1, 0).contiguous()
                 return
-            between[:, k1] = torch.fft.ifft(values, norm="ortho").permute(2, 0, 1)
+            values = torch.fft.ifft(values, norm="ortho")
+            self._between(scratch, B)[:, k1] = values.permute(2, 0, 1)
         for n2 in steps(self.num, self.length * B, Y.device):
-            yield n2, between[n2].transpose(1, 2).contiguous()
+            yield n2, self._between(scratch, B)[n2].transpose(1, 2).contiguous()
+
+    def _between(self, scratch: Scratch, B: int) -> Tensor:
+        """Return what one pass leaves for the other, ``[N2, N1 // 2 + 1, B]``."""
+        return torch.view_as_complex(scratch("between", self.num, self.length // 2 + 1, B, 2))
 
     def _twiddles(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the factors after the first pass, ``[N2, N1 // 2 + 1]``, and after the second."""
@@ -277,7 +281,7 @@ class SelectedDCT:
         return parts.sum(-1).T
 
     def adjoint(self, Y: Tensor, scratch: Scratch) -> Tensor:
-        """Return the adjoint of the selection and the DCT for ``Y`` ``[k, B]``, as ``[D, B]``."""
+        """Return the adjoint for ``Y`` ``[k, B]``, ``[D, B]`` by :attr:`order`, in ``scratch``."""
         B, k1 = Y.shape[1], self.length // 2 + 1
         weights, groups = self._weights(Y.dtype), self._groups
         # An inverse real FFT adds the conjugates of all values but the first and the middle one.
