@@ -9,8 +9,11 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from math import log
 from pathlib import Path
 from typing import Any
+
+from matplotlib.ticker import EngFormatter
 
 from applesandoranges.plots import line_styles, plt
 
@@ -123,7 +126,15 @@ def growth_section(records: dict[str, Record], docs: Path) -> str:
             ax.loglog([row[name] for row in rows], medians, marker="o", label=part, **style)
         other = "n_o" if name == "D" else "D"
         sizes = [row[name] for row in rows]
-        ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
+        bound = [size * log(size) if name == "D" else size**2 for size in sizes]
+        ax.loglog(
+            sizes,
+            [found["rows"][-1]["seconds"][parts[0]]["median"] * x / bound[-1] for x in bound],
+            color="gray",
+            ls=":",
+            label="D log D" if name == "D" else "n_o$^2$",
+        )
+        ax.set_xticks(sizes, map(EngFormatter(sep=""), sizes))
         ax.set_xticks([], minor=True)
         ax.set_xlabel(f"{name} ({other} = {rows[0][other]:,})")
         text += (
@@ -131,8 +142,8 @@ def growth_section(records: dict[str, Record], docs: Path) -> str:
             f"({'D log D' if name == 'D' else 'n_o^2'} over the same sizes: "
             f"{found['allowed_power']:.2f}). "
         )
+        ax.legend()
     axes[0].set_ylabel("seconds")
-    axes[0].legend()
     path = docs / "performance_growth.png"
     figure.savefig(path)
     plt.close(figure)
