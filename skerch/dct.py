@@ -76,6 +76,12 @@ def _fft_order(num1: int, num2: int, device: torch.device) -> SignedGather:
     return SignedGather(idxs, torch.ones_like(idxs, dtype=torch.int8))
 
 
+def _gathered(X: Tensor, gather: SignedGather, n2: slice, length: int) -> Tensor:
+    """Return what short FFTs are applied to, ``[N, B, N1]``, for a range of ``n2``."""
+    rows = slice(n2.start * length, n2.stop * length)
+    return gather(X, rows).view(-1, length, X.shape[1]).transpose(1, 2).contiguous()
+
+
 def _smallest_divisor(dim: int, least: int) -> int:
     """Return the smallest divisor of ``dim`` that is at least ``least``, an even one if there is.
 
@@ -174,8 +180,7 @@ class DCT:
         B, num_k1 = X.shape[1], self.length // 2 + 1
         twiddles, _ = self._twiddles(X.dtype)
         for n2 in steps(self.num, self.length * B, X.device):
-            rows = slice(n2.start * self.length, n2.stop * self.length)
-            v = gather(X, rows).view(-1, self.length, B).transpose(1, 2).contiguous()
+            v = _gathered(X, gather, n2, self.length)
             values = torch.fft.rfft(v, norm="ortho").mul_(twiddles[n2, None])
             if self.num == 1:
                 yield slice(None), values.permute(2, 1, 0)
@@ -274,8 +279,7 @@ class SelectedDCT:
         weights = torch.view_as_real(self._weights(X.dtype))
         parts = X.new_zeros(B, k, 2)
         for n2 in steps(self.num, self.length * B, X.device):
-            rows = slice(n2.start * self.length, n2.stop * self.length)
-            v = gather(X, rows).view(-1, self.length, B).transpose(1, 2).contiguous()
+            v = _gathered(X, gather, n2, self.length)
             values = torch.view_as_real(torch.fft.rfft(v).index_select(2, self._bins))
             parts += values.mul_(weights[n2, None]).sum(0)
         return parts.sum(-1).T
