@@ -89,9 +89,7 @@ def measurement_section(records: dict[str, Record], docs: Path) -> str:
         "measurement's files and does nothing else. 10c writes them while it computes the next "
         "block; *waiting for it* is the time in which computing stands still, most of it for the "
         "last block. *Storing adds* is the difference between 10c's loop (which also logs) and "
-        "computing alone; for the slow networks it is a small difference of large numbers. Making "
-        "files takes longer after many were deleted, for a minute on ext4 without a journal (as "
-        "here).\n\n"
+        "computing alone; for the slow networks it is a small difference of large numbers.\n\n"
     )
     text += table(rows)
     if {"measurement_3c3d", "analysis_3c3d"} <= records.keys():

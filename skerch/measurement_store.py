@@ -376,8 +376,8 @@ def _measurement_image(
     return _kept_template(values.shape, values.dtype, flag, *facts).image(values)
 
 
-#: Bytes of data up to which a file in memory is kept for the next measurement: what HDF5 does with
-#: it takes a third of the time of making another one. Of more data it is the writing that counts.
+#: Bytes of data up to which a file in memory is kept for the next measurement: making another one
+#: takes HDF5 longer than changing it. Of more data it is the writing that counts.
 _LARGEST_TEMPLATE = 2**20
 
 
