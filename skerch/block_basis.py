@@ -23,7 +23,7 @@ from .distributed_decompositions import triangular_factor
 from .errors import InputError, NumericalError
 from .row_blocks import ColumnBlocks, RowBlocks
 from .ssrft import SSRFT
-from .utils import check_finite
+from .utils import check_finite, product_round_off
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,9 @@ def extend_basis(
     """Orthonormalise products against the basis and write the next block.
 
     Project and normalise, then both once more, because the first time leaves round-off that is
-    large compared with small remainders. Directions of which no more is left than round-off of the
-    stored dtype, ``sqrt(n) * eps * ||H||`` with the norm that all rounds so far show, are dropped.
+    large compared with small remainders. Directions of which no more is left than the round-off of
+    the products, :func:`~skerch.utils.product_round_off` with the norm that all rounds so far show,
+    are dropped.
 
     Cost: no product with the operator; four passes over basis and products, or seven where the
     budget does not hold a remainder ``[D, n]``; about ``10 D m n`` operations (or ``14``).
@@ -120,7 +121,7 @@ def extend_basis(
     round_ = project_out(blocks, products, steps, budget, device)
     D, n = round_.remainder.shape
     _, S, Vh = torch.linalg.svd(round_.factor)
-    kept = int((n**0.5 * round_.eps * round_.norm < S).sum())
+    kept = int((product_round_off(D, round_.eps, round_.norm) < S).sum())
     kept = min(kept, D - len(round_.cholesky))
     T, undo = Vh[:kept].T / S[:kept], S[:kept, None] * Vh[:kept]
     if kept:
@@ -191,7 +192,7 @@ class Projection:
         remainder: ``[D, n]``.
         factor: Triangular factor of the remainder, ``[n, n]``.
         norm: The largest norm of the operator that any round so far shows.
-        eps: Unit round-off of what is stored.
+        eps: Machine epsilon of what is stored.
     """
 
     gram: Tensor

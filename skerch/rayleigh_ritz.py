@@ -37,6 +37,7 @@ from .budget import default_memory_budget
 from .distributed_decompositions import Eigh
 from .errors import InputError, NumericalError
 from .row_blocks import ColumnBlocks
+from .utils import product_round_off
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,8 @@ def solve_rayleigh_ritz(
 
     Solves for the Ritz pairs of the whole basis. Residuals follow from the rounds' small matrices
     and the part of the last products that lies outside of the basis. Pairs of which the eigenvalue
-    is round-off of the stored dtype, ``sqrt(m) * eps * ||H||`` with the norm that the rounds show,
-    are left out.
+    is round-off of the products, :func:`~skerch.utils.product_round_off` with the norm that the rounds
+    show, are left out.
 
     Cost: no product with the operator; two passes over the basis, about ``4 D m n`` operations.
 
@@ -90,7 +91,7 @@ def solve_rayleigh_ritz(
     S, U = torch.linalg.eigh(T.T @ K @ T)
     order = S.abs().argsort(descending=True, stable=True)
     S, U = S[order], U[:, order]
-    k, numerical_rank = _significant(S, rank, round_.eps, round_.norm)
+    k, numerical_rank = _significant(S, rank, products.shape[0], round_.eps, round_.norm)
     S, U = S[:k], U[:, :k]
 
     W = T @ U  # eigenvectors are V W
@@ -157,7 +158,7 @@ def solve_nystrom(
     D, n = sketch.remainder.shape
     if not 1 <= rank <= n:
         raise InputError(f"rank must lie in [1, {n}], the number of products, got {rank}")
-    shift = D**0.5 * sketch.eps * sketch.norm
+    shift = product_round_off(D, sketch.eps, sketch.norm)
     B = sketch.rayleigh + shift * sketch.gram
     B = (B + B.T) / 2
     lower, info = torch.linalg.cholesky_ex(B)
@@ -185,7 +186,7 @@ def solve_nystrom(
     core = torch.linalg.solve_triangular(lower.T, step.remainder, upper=True, left=False)
     U, singular_values, _ = torch.linalg.svd(core, full_matrices=False)
     S = (singular_values.square() - shift).clamp_min(0)
-    k, numerical_rank = _significant(S, rank, sketch.eps, sketch.norm)
+    k, numerical_rank = _significant(S, rank, products.shape[0], sketch.eps, sketch.norm)
     diagnostics: dict[str, float | str] = {
         "shift": shift,
         "basis_columns": step.rank,
@@ -200,14 +201,16 @@ def _inverse_transpose(L: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(L.T, eye, upper=True)
 
 
-def _significant(S: Tensor, rank: int, eps: float, norm: float) -> tuple[int, int]:
+def _significant(
+    S: Tensor, rank: int, dim: int, eps: float, norm: float
+) -> tuple[int, int]:
     """Return how many of ``rank`` eigenvalues exceed round-off, and how many of all ``[m]`` do.
 
     Raises:
         NumericalError: If none does.
     """
-    largest = S[0].abs().clamp_min(norm)
-    numerical_rank = int((len(S) ** 0.5 * eps * largest < S.abs()).sum())
+    largest = max(float(S[0].abs()), norm)
+    numerical_rank = int((product_round_off(dim, eps, largest) < S.abs()).sum())
     if numerical_rank == 0:
         raise NumericalError("all eigenvalues are zero: the operator vanishes on the basis")
     if numerical_rank < rank:

@@ -20,6 +20,7 @@ __all__ = [
     "StoreError",
     "check_finite",
     "gaussian_noise",
+    "product_round_off",
     "rademacher",
     "randperm",
     "uniform_noise",
@@ -79,3 +80,18 @@ def check_finite(values: Tensor, what: str) -> None:
     if not bool(torch.isfinite(values).all()):
         bad = int((~torch.isfinite(values)).sum())
         raise NumericalError(f"{what}: {bad} of {values.numel()} values are NaN or infinite")
+
+
+def product_round_off(dim: int, eps: float, norm: float) -> float:
+    """Return the norm below which a part of ``H v`` may be round-off: ``sqrt(D) eps ||H||_2``.
+
+    A sum of ``D`` products is off by at most ``l sqrt(D) u`` times the sum of their magnitudes, with
+    a probability that ``l`` decides [Higham and Mary, SIAM J. Sci. Comput. 41 (2019), theorem 2.4].
+    With ``u = eps / 2`` this is ``l = 2``; kernels differ in the order of their sums, and stay below.
+
+    Args:
+        dim: ``D``.
+        eps: Machine epsilon of the dtype of the products.
+        norm: ``||H||_2``, or what is known of it.
+    """
+    return dim**0.5 * eps * norm

@@ -316,6 +316,16 @@ class TestDegenerate:
         assert_close(found.S, expected, tol=1e-12)
         assert float(true_residuals(H, found).max()) < 1e-11
 
+    @pytest.mark.parametrize("seed", range(30))
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize("block", [1, 3])
+    def test_round_off_of_products_is_no_new_direction(self, mixed_sign, block, dtype, seed):
+        """Whatever the order in which a kernel sums: two values, so two blocks and no more."""
+        H = mixed_sign(D, [2.0] * 40 + [-1.0] * 60).to(dtype)
+        found = block_krylov(H, block, 6, block, seed, dtype)
+        assert found.diagnostics["basis_columns"] <= 3 * block
+        assert found.diagnostics["early_stop"] != "no"
+
     @pytest.mark.parametrize(
         "recover",
         [lambda H: hmt(H, 8, SEED), lambda H: block_krylov(H, 8, 4, 6, SEED)],
