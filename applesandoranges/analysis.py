@@ -28,6 +28,13 @@ from .verdict import verdict
 
 #: Relative errors of the a-posteriori estimate whose probabilities are logged.
 BOUND_ERRORS = (0.25, 0.5, 0.75, 1.0)
+#: What published logs say of a line, word by word.
+INFO = {
+    "errors": "Frob^2 of Hessian, corresponding k-rank reconstruction H_k and residual (H - H_k)",
+    "scree": "Scree lower and upper bounds by increasing k",
+    "frob_Qtop^2": "Frob(Q[largest_absparams,:k])^2 ordered by increasing k",
+    "largest_absparams": "Indices of k largest parameters, by descending magnitude",
+}
 #: Offset of the seeds of the random masks from RANDOM_SEED, clear of every other use.
 RANDOM_MASK_SEED = 10_000_000
 
@@ -133,6 +140,12 @@ def a_posteriori_results(
     ranks = truncation_ranks(n)
     errors = estimate_errors(eigh, hessian, num, ranks)
     names = ("Frob(H)^2", "Frob(H_K)^2", "Frob(H-H_K)^2")
+    published = {
+        name.replace("K", str(k)): mean
+        for k in ranks
+        for name, mean in zip(names, errors[k].means, strict=True)
+    }
+    yield {"info": INFO["errors"], **published}
     for k in ranks:
         yield {
             "K": k,
@@ -147,7 +160,7 @@ def a_posteriori_results(
     frob_sq, _, residual_sq = errors[n].means
     if frob_sq > 0:
         lower, upper = scree_bounds(eigh.S, frob_sq, residual_sq)
-        yield {"scree_lower": lower, "scree_upper": upper}
+        yield {"info": INFO["scree"], "scree_lower": lower, "scree_upper": upper}
 
 
 def overlap_results(
@@ -158,8 +171,9 @@ def overlap_results(
     magnitude = largest_parameters(params, n)
     masks = random_masks(dim, n, num_random_masks, seed + RANDOM_MASK_SEED)
     curve, *random_curves = mask_curves(eigh, [magnitude, *masks])
-    yield {"frob_Qtop^2": curve}
-    yield {"largest_absparams": params[magnitude].abs()}
+    yield {"frob_Qtop^2": curve, "info": INFO["frob_Qtop^2"]}
+    yield {"largest_absparams": magnitude, "info": INFO["largest_absparams"]}
+    yield {"largest_absparams_magnitudes": params[magnitude].abs()}
     yield {"frob_Qbest^2": best_mask_curve(eigh)}
     if random_curves:
         yield {"frob_Qrandom^2": torch.stack(random_curves)}

@@ -132,7 +132,7 @@ def exact_results(exact: ExactEigh, sketch: Eigh) -> Iterator[dict[str, Any]]:
     yield {"H_eigvals": exact.S}
     cosines = (exact.V[:, :n] * U).sum(0).abs().clamp(max=1)
     yield {"eigval_errors": (sketch.S.cpu() - exact.S[:n]).abs()}
-    yield {"eigvec_errors": (2 - 2 * cosines).sqrt()}
+    yield {"eigvec_resnorm": (2 - 2 * cosines).sqrt()}
     found, best = frobenius_errors(exact, sketch)
     for k in truncation_ranks(n):
         angles = subspace_angles(exact.V[:, :k].numpy(), U[:, :k].numpy())

@@ -216,12 +216,19 @@ def read_log(path: Path) -> Log:
 def _parse(line: str) -> Event | None:
     try:
         stamp, (header, body) = json.loads(line)
-        text, body = body if isinstance(body, list) else ("", body)
-        if isinstance(body, str):
-            text, body = body, {}
+        text, body = _text_and_body(body)
         time = datetime.strptime(stamp, TIME_FORMAT)
     except (ValueError, TypeError):
         return None
     if not (isinstance(header, str) and isinstance(text, str) and isinstance(body, dict)):
         return None
     return Event(time, header, text, body)
+
+
+def _text_and_body(body: Any) -> tuple[Any, Any]:
+    """Split ``{body}``, ``[text, {body}]``, and ``[text]`` or ``text`` as in published logs."""
+    if isinstance(body, list):
+        text, *rest = body
+        (body,) = rest or ({},)
+        return text, body
+    return (body, {}) if isinstance(body, str) else ("", body)

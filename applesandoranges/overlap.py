@@ -86,5 +86,6 @@ def chance_level(k: Tensor | int, dim: int) -> Tensor:
 
 def chance_variance(k: Tensor | int, dim: int) -> Tensor:
     """Return the variance ``2 (D-k)^2 / (D^2 (D-1) (D+2))`` of that overlap."""
-    k = torch.as_tensor(k, dtype=torch.float64)
-    return 2 * (dim - k).square() / (dim**2 * (dim - 1) * (dim + 2))
+    # All in float64: D^4 is no 64-bit integer from D = 65,536 on.
+    k, D = torch.as_tensor(k, dtype=torch.float64), torch.tensor(dim, dtype=torch.float64)
+    return 2 * ((D - k) / D).square() / ((D - 1) * (D + 2))

@@ -1,5 +1,7 @@
 """Overlap curves against explicit loops over dense matrices."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 
@@ -73,3 +75,13 @@ def test_mean_and_variance_of_chance_are_those_of_haar_subspaces(k):
     variance = float(chance_variance(k, D))
     assert abs(float(overlaps.mean() - chance_level(k, D))) < 4 * (variance / num) ** 0.5
     assert float(overlaps.var()) == pytest.approx(variance, rel=0.1)
+
+
+@pytest.mark.parametrize("dim", [7030, 65_536, 895_210, 11_689_512, 10**9])
+@pytest.mark.parametrize("k", [1, 1500])
+def test_variance_of_chance_in_exact_arithmetic(k, dim):
+    """Integers of Python have no largest one."""
+    exact = Fraction(2 * (dim - k) ** 2, dim**2 * (dim - 1) * (dim + 2))
+    assert float(chance_variance(k, dim)) == pytest.approx(float(exact), rel=1e-12)
+    several = chance_variance(torch.tensor([k, 2 * k]), dim)
+    assert float(several[0]) == pytest.approx(float(exact), rel=1e-12)

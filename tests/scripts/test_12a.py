@@ -52,7 +52,7 @@ def test_log_has_exact_and_sketched_results_for_both_splits(tiny, digits, tmp_pa
     ]  # fmt: skip
     for result in logs.results:
         assert {
-            "core_S", "H_eigvals", "eigval_errors", "eigvec_errors", "frob_Qtop^2",
+            "core_S", "H_eigvals", "eigval_errors", "eigvec_resnorm", "frob_Qtop^2",
             "H_frob_Qtop^2", "frob_Qbest^2", "H_frob_Qbest^2", "scree_lower",
         } <= result.quantities.keys()  # fmt: skip
         assert len(result.quantities["H_eigvals"]) == 280
