@@ -42,6 +42,8 @@ class DatasetSpec:
         num_classes: Number of classes.
         num_train: Number of training images of the full data set.
         num_test: Number of test images of the full data set.
+        num_valid: Training images of the full data set that validate, as in the published
+            experiments; smaller data sets have fewer, in proportion.
     """
 
     folder: str
@@ -50,6 +52,7 @@ class DatasetSpec:
     num_classes: int
     num_train: int
     num_test: int
+    num_valid: int = 10_000
 
 
 _IDX_FILES = (
@@ -71,7 +74,7 @@ DATASETS = {
         "cifar-100-python", ("train", "test", "meta"), (32, 32, 3), 100, 50_000, 10_000
     ),
     "ImageNet": DatasetSpec(
-        "imagenet", ("train", "val"), (64, 64, 3), 1000, 1_281_167, 50_000
+        "imagenet", ("train", "val"), (64, 64, 3), 1000, 1_281_167, 50_000, num_valid=50_000
     ),
 }  # fmt: skip
 
@@ -195,9 +198,14 @@ def load_dataset(
 
 def data_folder(name: str, root: Path) -> Path:
     """Return where the files of a data set lie, or should."""
-    folder = root / DATASETS[name].folder
-    other = root / name
-    return other if name == "ImageNet" and other.is_dir() and not folder.is_dir() else folder
+    spec = DATASETS[name]
+    folder = root / spec.folder
+    if name == "ImageNet":
+        # Where else people keep it; the second one is that of the original research code.
+        for other in (root / name, folder / "pytorch"):
+            if not (folder / spec.files[0]).is_dir() and (other / spec.files[0]).is_dir():
+                return other
+    return folder
 
 
 def synthetic_folder(name: str, root: Path) -> Path:

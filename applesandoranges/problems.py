@@ -22,9 +22,6 @@ from .datasets import DATASETS, DatasetPair, Transform, load_dataset
 from .names import check_name
 from .samplers import EpochSampler, balanced_indices, split_indices
 
-#: Validation points of a full data set; smaller ones have fewer, in proportion.
-NUM_VALID = 10_000
-
 Batch = tuple[Tensor, Tensor]
 
 
@@ -98,10 +95,10 @@ def _imagenet_transform() -> Transform:
     )
 
 
-def _resnet18() -> nn.Module:
-    from torchvision.models import resnet18
+def _resnet(name: str) -> nn.Module:
+    from torchvision import models
 
-    return resnet18(num_classes=1000)
+    return getattr(models, name)(num_classes=1000)
 
 
 def _cifar(augmented: bool, **options: Any) -> ProblemSpec:
@@ -155,8 +152,56 @@ PROBLEMS: dict[str, ProblemSpec] = {
     "cifar10det_3c3d": _cifar10(augmented=False, l2=0.1),
     "cifar100_allcnnc": _cifar100(augmented=True),
     "cifar100det_allcnnc": _cifar100(augmented=False),
-    "imagenetdet_resnet18": ProblemSpec("ImageNet", _resnet18, 11_689_512, _imagenet_transform),
+    "imagenetdet_resnet18": ProblemSpec(
+        "ImageNet", partial(_resnet, "resnet18"), 11_689_512, _imagenet_transform
+    ),
+    "imagenetdet_resnet50": ProblemSpec(
+        "ImageNet", partial(_resnet, "resnet50"), 25_557_032, _imagenet_transform
+    ),
 }
+
+_NOT_USED = "no experiment used it: it has neither training settings nor a Hessian that was checked"
+_RANDOM_LOSS = "its loss draws random numbers, and so its Hessian is random"
+_NO_PYTORCH = "DeepOBS 1.1.2 has no PyTorch version of it"
+
+#: Test problems of DeepOBS that are none here, with the reason.
+REFUSED: dict[str, str] = {
+    "mnist_logreg": _NOT_USED,
+    "mnist_mlp": _NOT_USED,
+    "mnist_2c2d": _NOT_USED,
+    "cifar100_3c3d": _NOT_USED,
+    "svhn_wrn164": f"{_NOT_USED}; 09a does not prepare SVHN",
+    "mnist_vae": _RANDOM_LOSS,
+    "fmnist_vae": _RANDOM_LOSS,
+    "quadratic_deep": "it has no classes, of which Hessians here take equally many data points",
+    **dict.fromkeys(
+        (
+            "fmnist_logreg", "svhn_3c3d", "cifar10_vgg16", "cifar10_vgg19", "cifar100_vgg16",
+            "cifar100_vgg19", "cifar100_wrn404", "imagenet_vgg16", "imagenet_vgg19",
+            "imagenet_inception_v3", "tolstoi_char_rnn", "two_d_beale", "two_d_branin",
+            "two_d_rosenbrock",
+        ),
+        _NO_PYTORCH,
+    ),
+}  # fmt: skip
+
+
+def check_problem(name: str, where: str = "") -> None:
+    """Check that ``name`` is a problem.
+
+    Args:
+        name: The name.
+        where: What it stands in, for the error message.
+
+    Raises:
+        InputError: If not; in one line with the reason, if it is a test problem of DeepOBS, and
+            with all problems there are.
+    """
+    if name in REFUSED:
+        raise InputError(
+            f"problem{where} {name!r}: {REFUSED[name]}; there are {', '.join(PROBLEMS)}"
+        )
+    check_name(f"problem{where}", name, PROBLEMS)
 
 
 class DeviceBatches:
@@ -241,11 +286,20 @@ class Problem:
             total = total + weight.square().sum()
         return 0.5 * self.l2 * total
 
+    def num_valid(self, of_full: int | None = None) -> int:
+        """Return how many of the training data validate.
+
+        Args:
+            of_full: How many of a full data set do; without it, what the data set says.
+        """
+        n, dataset = len(self.data.train_labels), DATASETS[self._spec.data]
+        most = dataset.num_valid if of_full is None else of_full
+        return min(most, round(most * n / dataset.num_train))
+
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor]:
         """Training and validation indices of the training data."""
-        n, full = len(self.data.train_labels), DATASETS[self._spec.data].num_train
-        return split_indices(n, self._seed, min(NUM_VALID, round(NUM_VALID * n / full)))
+        return split_indices(len(self.data.train_labels), self._seed, self.num_valid())
 
     def train_loader(self, epoch: int, skip: int = 0) -> DataLoader:
         """Return the mini-batches of an epoch, counted from 0; the last partial one is dropped.
@@ -351,7 +405,7 @@ def build_problem(
         InputError: If there is no such problem, its data are missing or ``batch_size`` is larger
             than the training data.
     """
-    check_name("problem", name, PROBLEMS)
+    check_problem(name)
     spec = PROBLEMS[name]
     random.seed(seed)
     np.random.seed(seed)

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from skerch.errors import InputError
 
 from .names import check_name
-from .problems import PROBLEMS
+from .problems import check_problem
 
 SchemaT = TypeVar("SchemaT")
 
@@ -146,7 +146,7 @@ def load_settings(path: Path, problem: str, optimizer: str) -> TrainingSettings:
             this problem and optimiser; in one line that names the file.
     """
     path = Path(path).expanduser()
-    check_name("problem", problem, PROBLEMS)
+    check_problem(problem)
     check_name("optimizer", optimizer, OPTIMIZERS)
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
@@ -159,7 +159,7 @@ def load_settings(path: Path, problem: str, optimizer: str) -> TrainingSettings:
     settings: dict[str, dict[str, TrainingSettings]] = {}
     for key, section in content.items():
         name = str(key)
-        check_name(f"problem in {path}", name, PROBLEMS)
+        check_problem(name, f" in {path}")
         settings[name] = _problem_settings(section, f"{path}: {name}")
     if optimizer not in settings.get(problem, {}):
         there = ", ".join(f"{name} with {opt}" for name in settings for opt in settings[name])

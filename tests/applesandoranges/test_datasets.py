@@ -218,7 +218,7 @@ def test_synthetic_data_are_balanced(tmp_path, num):
         write_synthetic("CIFAR10", tmp_path, num, 10)
 
 
-@pytest.mark.parametrize("folder", ["imagenet", "ImageNet"])
+@pytest.mark.parametrize("folder", ["imagenet", "ImageNet", "imagenet/pytorch"])
 def test_imagenet_folders(imagenet_root, folder):
     data = load_dataset("ImageNet", imagenet_root(folder), ToTensor())
     assert data.train_labels.tolist() == [0, 0, 1, 1]

@@ -51,6 +51,16 @@ def resnet_stage(out, fan_in):
     return first + conv_bn(out, out, 3) + conv_bn(out, out, 3)
 
 
+def bottlenecks(width, fan_in, num):
+    """Return the shapes of bottleneck blocks: 1x1, 3x3, and 1x1 to four times the width."""
+    shapes = []
+    for block_in in [fan_in, *[4 * width] * (num - 1)]:
+        shapes += conv_bn(width, block_in, 1) + conv_bn(width, width, 3)
+        shapes += conv_bn(4 * width, width, 1)
+        shapes += conv_bn(4 * width, block_in, 1) if block_in != 4 * width else []
+    return shapes
+
+
 NET_3C3D = [
     *conv(64, 3, 5), *conv(96, 64, 3), *conv(128, 96, 3), *linear(1152, 512, 256, 10),
 ]  # fmt: skip
@@ -80,12 +90,22 @@ LAYERS = {
             *linear(512, 1000),
         ],
     ),
+    "imagenetdet_resnet50": (
+        25_557_032,
+        [
+            *conv_bn(64, 3, 7),
+            *bottlenecks(64, 64, 3), *bottlenecks(128, 256, 4),
+            *bottlenecks(256, 512, 6), *bottlenecks(512, 1024, 3),
+            *linear(2048, 1000),
+        ],
+    ),
 }  # fmt: skip
 RANDOM = {"cifar10_3c3d", "cifar100_allcnnc"}
-SLOW = {"cifar100_allcnnc", "cifar100det_allcnnc", "imagenetdet_resnet18"}
+RESNETS = {"imagenetdet_resnet18", "imagenetdet_resnet50"}
+SLOW = {"cifar100_allcnnc", "cifar100det_allcnnc"} | RESNETS
 
 #: Mini-batch and learning rates that lower the loss within few steps.
-BATCH_SIZE = {"imagenetdet_resnet18": 8}
+BATCH_SIZE = dict.fromkeys(RESNETS, 8)
 #: Last recorded step; the deep tanh network starts on a plateau, and its steps cost nothing.
 LAST_STEP = {"mnist_mini": 400, "fmnist_mlp": 120, "cifar10_3c3d": 40, "cifar10det_3c3d": 40}
 SGD_LR = {
@@ -146,11 +166,11 @@ def test_layer_shapes(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_only_resnet_has_batch_norm_and_no_parameter_is_frozen(tmp_path, name):
+def test_only_resnets_have_batch_norm_and_no_parameter_is_frozen(tmp_path, name):
     net = build_problem(name, tmp_path, 1, 2, load_data=False).net
     buffers = {key.rpartition(".")[2] for key in buffer_state(net)}
     statistics = {"running_mean", "running_var", "num_batches_tracked"}
-    assert buffers == (statistics if name == "imagenetdet_resnet18" else set())
+    assert buffers == (statistics if name in RESNETS else set())
     assert all(p.requires_grad for p in net.parameters())
 
 

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import random
 import subprocess
@@ -12,6 +13,7 @@ from torch.nn.utils import parameters_to_vector
 from applesandoranges import deepobs_adapter
 from applesandoranges.dataset_sources import write_embedded, write_synthetic
 from applesandoranges.problems import PROBLEMS, build_problem
+from applesandoranges.problems import REFUSED as REFUSED_PROBLEMS
 from skerch.utils import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -29,6 +31,7 @@ TABLE = {
     "cifar100_allcnnc": (1_387_108, 5e-4),
     "cifar100det_allcnnc": (1_387_108, 5e-4),
     "imagenetdet_resnet18": (11_689_512, 0.0),
+    "imagenetdet_resnet50": (25_557_032, 0.0),
 }
 #: Problems on small synthetic data, with their shapes.
 SHAPES = {
@@ -315,6 +318,41 @@ REFUSED = {
 def test_refused(root, call, message):
     with pytest.raises(InputError, match=message):
         call(root)
+
+
+#: Test problems of DeepOBS that are problems here; cifar10det_3c3d and others are variants of them.
+OURS = {"fmnist_mlp", "fmnist_2c2d", "cifar10_3c3d", "cifar100_allcnnc"}
+
+
+def test_every_problem_of_deepobs_is_here_or_refused():
+    package = Path(importlib.util.find_spec("deepobs").origin).parent
+    files = package.glob("*/testproblems/[!_]*.py")
+    theirs = {p.stem for p in files if not p.stem.startswith("testproblem")}
+    assert len(theirs) > 20
+    assert theirs == REFUSED_PROBLEMS.keys() | OURS
+    assert not REFUSED_PROBLEMS.keys() & PROBLEMS.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("svhn_wrn164", "no experiment used it: .* does not prepare SVHN"),
+        ("mnist_mlp", "no experiment used it"),
+        ("fmnist_vae", "its loss draws random numbers"),
+        ("quadratic_deep", "it has no classes"),
+        ("tolstoi_char_rnn", "DeepOBS 1.1.2 has no PyTorch version of it"),
+        ("cifar10_vgg16", "DeepOBS 1.1.2 has no PyTorch version of it"),
+    ],
+)
+def test_refused_problems_of_deepobs(tmp_path, name, reason):
+    with pytest.raises(InputError, match=f"^problem '{name}': {reason}.*; there are mnist_mini, "):
+        build_problem(name, tmp_path, 0, 1)
+
+
+def test_refused_problems_without_a_pytorch_version_have_none():
+    package = Path(importlib.util.find_spec("deepobs").origin).parent
+    there = {p.stem for p in (package / "pytorch" / "testproblems").glob("*.py")}
+    assert not {name for name, reason in REFUSED_PROBLEMS.items() if "no PyTorch" in reason} & there
 
 
 @pytest.mark.gpu
