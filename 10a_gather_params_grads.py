@@ -25,6 +25,13 @@ from applesandoranges.training import (
 )
 from skerch.hdf5_files import remove_stale_asides
 
+#: ``matrix`` and ``split`` in the HDF5 lines of each file, in the words of published logs.
+MATRICES = {
+    "params": ("batch_parameters", "batch"),
+    "gradients_train": ("train_gradient", "train"),
+    "gradients_test": ("test_gradient", "test"),
+}
+
 
 @dataclass
 class Config(TrainingConfig):
@@ -43,23 +50,23 @@ def main(config: Config) -> None:
     keep_freed_memory()
     run = prepare_run(config, script, resume)
     remove_stale_asides(run.run_dir)
-    matrices = ["params"] + ["gradients_train", "gradients_test"] * config.STORE_GRADS
-    path = {name: run.run_dir / f"{run.run_dir.name}__{name}.h5" for name in matrices}
+    names = list(MATRICES) if config.STORE_GRADS else ["params"]
+    path = {name: run.run_dir / f"{run.run_dir.name}__{name}.h5" for name in names}
     params = parameter_vector(run.problem.net)
     files = {
         name: IncrementalHDF5.open_or_create(
             path[name], len(params), params.dtype, {"run_id": run.run_id}
         )
-        for name in matrices
+        for name in names
     }
 
     def record(step: int) -> None:
         for name, file in files.items():
-            split = name.partition("_")[2]
+            matrix, split = MATRICES[name]
             if not file.has(step=step):
                 store(run, file, split, step)
-            body = {"global_step": step, "matrix": name, "split": split or None}
-            run.log_once("HDF5", body | {"status": "stored"})
+            body = {"global_step": step, "matrix": matrix, "split": split, "status": "saved"}
+            run.log_once("HDF5", body)
 
     def summary() -> dict[str, object]:
         recorded = [metadata["step"] for metadata in files["params"].metadata()]
@@ -71,8 +78,8 @@ def main(config: Config) -> None:
 
 
 def store(run: TrainingRun, file: IncrementalHDF5, split: str, step: int) -> None:
-    """Store the gradient on the Hessian subset of a split, or the parameters where it is empty."""
-    if split:
+    """Store the parameters ("batch"), or the gradient on the Hessian subset of a split."""
+    if split != "batch":
         file.append(hessian_gradient(run.problem, split, run.num_hessian), {"step": step})
     else:
         net = run.problem.net

@@ -9,6 +9,7 @@ measures the products of one ROUND, indices 0 ... BLOCK_SIZE - 1; 10e comes betw
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from applesandoranges.jsonlog import JsonLog, file_stamp, logs_stop
 from applesandoranges.measuring import Measurements, measure
@@ -53,6 +54,14 @@ def choose_measurements(config: Config, recorded: RecordedHessian) -> Measuremen
     return RoundMeasurements(recorded, directory, flag, store, config.ROUND)
 
 
+def run_globals(measurements: Measurements) -> dict[str, Any]:
+    """Return what all measurements have in common, under the names of published logs and ours."""
+    provenance = measurements.provenance
+    seeds = {"li_seed": provenance.get("seed_phi"), "ri_seed": provenance.get("seed_psi")}
+    given = {name: seed for name, seed in seeds.items() if seed is not None}
+    return measurements.recorded.training | given | provenance
+
+
 def main(config: Config) -> None:
     """Measure what is missing."""
     keep_freed_memory()
@@ -69,11 +78,11 @@ def main(config: Config) -> None:
         left = len(measurements.missing(idxs))
         return {"measured": len(idxs) - left, "missing": left}
 
-    name = f"{file_stamp()}[{Path(__file__).name}]__idxs={idxs[0]}...{idxs[-1]}.log"
+    name = f"{file_stamp()}[{Path(__file__).name}]__idxs=<{idxs[0]}...{idxs[-1]}>.log"
     remove_stale_asides(measurements.directory)
     with JsonLog(recorded.run_dir / name) as log, logs_stop(log, summary):
         log("CONFIG", asdict(config) | {"MEASUREMENT_IDXS": idxs})
-        log("GLOBALS", measurements.provenance | {"made_with": made_with()})
+        log("GLOBALS", run_globals(measurements) | {"made_with": made_with()})
         for doubt in recorded.doubts:
             log("WARNING", [doubt, where])
         if len(missing) < len(idxs):

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from skerch import LO_FMT
 from skerch.errors import InputError, NumericalError, StoreError
 from skerch.hdf5_files import check_writable, differences
 from skerch.measurement_store import DistributedHDF5
@@ -100,6 +101,10 @@ class Measurements(ABC):
             for fmt, shape in self.layout.items()
         ]
 
+    def with_outer(self, idx: int) -> bool:
+        """Say whether the product itself of measurement ``idx`` is kept."""
+        return idx < self.layout[LO_FMT][1]
+
     def is_measured(self, idx: int) -> bool:
         """Say whether measurement ``idx`` is there, whole and of this very Hessian."""
         try:
@@ -159,7 +164,8 @@ def measure(measurements: Measurements, missing: Sequence[int], log: JsonLog) ->
         arrays = [copy.wait().numpy() for copy in copies]
         for row, idx in enumerate(block):
             measurements.write(idx, [array[row] for array in arrays])
-            log("INFO", ["Measurement successful!", where | {"idx": idx}])
+            which = {"idx": idx, "meas_idx": idx, "with_outer": measurements.with_outer(idx)}
+            log("INFO", ["Measurement successful!", where | which])
         bar.update(len(block))
 
     with (
@@ -170,5 +176,5 @@ def measure(measurements: Measurements, missing: Sequence[int], log: JsonLog) ->
         for begin in range(0, len(missing), plan.vectors):
             block = missing[begin : begin + plan.vectors]
             for idx in block:
-                log("INFO", ["Performing measurement", where | {"idx": idx}])
+                log("INFO", ["Performing measurement", where | {"idx": idx, "meas_idx": idx}])
             writer.submit(partial(write, block, compute(block)))

@@ -419,7 +419,8 @@ def begun_indices(logs: Sequence[Log]) -> dict[HessianKey, set[int]]:
         for event in log.events:
             if event.text == "Performing measurement":
                 key = (event.body["step"], "test" if event.body["H_test"] else "train")
-                begun.setdefault(key, set()).add(first + event.body["idx"])
+                idx = event.body.get("meas_idx", event.body["idx"])  # earlier logs have one alone
+                begun.setdefault(key, set()).add(first + idx)
     return begun
 
 

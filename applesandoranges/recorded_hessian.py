@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class RecordedHessian:
         seed: RANDOM_SEED of the run.
         identity: What tells this Hessian from any other; part of each measurement's provenance.
         doubts: What could not be verified about log and params file, for want of provenance.
+        training: What the training log says of the run, under the names of GLOBALS in published
+            logs.
     """
 
     problem: Problem
@@ -68,6 +70,7 @@ class RecordedHessian:
     num_data: int
     identity: dict[str, Any]
     doubts: tuple[str, ...] = ()
+    training: dict[str, Any] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
@@ -169,7 +172,27 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
         num_data=num_data,
         identity=identity,
         doubts=doubts,
+        training=_training(log, params_file, len(entry.data)),
     )
+
+
+def _training(log: Log, params_file: IncrementalHDF5, dim: int) -> dict[str, Any]:
+    """Return :attr:`RecordedHessian.training`."""
+    trained, run = _facts(log)
+    entries = enumerate(params_file.metadata())
+    step_to_h5 = {found["step"]: entry for entry, found in entries if "step" in found}
+    return {
+        "run_dir": str(log.path.parent),
+        "problem": trained["PROBLEM"],
+        "batch_size": run["batch_size"],
+        "record_steps": run.get("record_steps", list(step_to_h5)),
+        "num_hessian_datapoints": trained["NUM_HESSIAN_DATAPOINTS"],
+        "random_seed": trained["RANDOM_SEED"],
+        "H_train_idxs": run["H_train_idxs"],
+        "H_test_idxs": run["H_test_idxs"],
+        "num_params": dim,
+        "step_to_h5": step_to_h5,
+    }
 
 
 def _is_int(value: Any, begin: int, end: float = math.inf) -> bool:

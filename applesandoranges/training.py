@@ -29,8 +29,19 @@ from .script_config import key
 from .settings import TrainingSettings, load_settings
 from .software import made_with
 
-#: Keys in which a training that goes on may differ from its beginning: where things are.
-PLACES = {"OBS_DATASETS", "DEVICE", "OUTPUT_DIR", "OUTDIR_SUFFIX", "TUNING_CONF", "RESUME"}
+#: Keys in which a training that goes on may differ from its beginning: where things are, and what
+#: is looked at without changing it.
+FREE_KEYS = {
+    "OBS_DATASETS", "DEVICE", "OUTPUT_DIR", "OUTDIR_SUFFIX", "TUNING_CONF", "RESUME", "WITH_EVAL",
+}  # fmt: skip
+#: Validation points of a full data set, of whatever kind, before GLOBALS said how many there are.
+FORMER_NUM_VALID = 10_000
+#: Values of ``matrix`` in HDF5 lines of earlier versions, and what they are called now.
+FORMER_MATRICES = {
+    "params": "batch_parameters",
+    "gradients_train": "train_gradient",
+    "gradients_test": "test_gradient",
+}
 
 DEFAULT_SETTINGS = Path(__file__).parent.parent / "config" / "basic_config.yaml"
 
@@ -56,6 +67,10 @@ class TrainingConfig:
     DEVICE: str = key("cpu, cuda, cuda:1, ...", default_device, shown="cuda if available")
     OUTPUT_DIR: str = key("where the run directory is made", "output")
     OUTDIR_SUFFIX: str = key("appended to the name of the run directory", "")
+    WITH_EVAL: bool = key(
+        "evaluate all splits at the beginning of each epoch and at the end (costly for ImageNet)",
+        True,
+    )
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,7 @@ class TrainingRun:
     total_steps: int
     num_hessian: int
     log: JsonLog
+    with_eval: bool = True
     logged: set[tuple[str, ...]] = field(default_factory=set)
 
     def log_once(self, header: str, body: dict[str, Any]) -> None:
@@ -87,7 +103,8 @@ class TrainingRun:
 
 
 def _event_key(header: str, body: dict[str, Any]) -> tuple[str, ...]:
-    return header, *(str(body.get(name)) for name in ("global_step", "matrix"))
+    matrix = str(body.get("matrix"))
+    return header, str(body.get("global_step")), FORMER_MATRICES.get(matrix, matrix)
 
 
 def prepare_run(config: TrainingConfig, script: str, resume: Path | None = None) -> TrainingRun:
@@ -149,7 +166,7 @@ def prepare_run(config: TrainingConfig, script: str, resume: Path | None = None)
         run_dir, log = earlier.path.parent, JsonLog(earlier.path, resume=True)
     run = TrainingRun(
         run_id, run_dir, stamp, problem, settings, config.RANDOM_SEED, steps, total,
-        config.NUM_HESSIAN_DATAPOINTS, log,
+        config.NUM_HESSIAN_DATAPOINTS, log, config.WITH_EVAL,
     )  # fmt: skip
     run_globals = _globals(run, config, subsets, hashes)
     if earlier is None:
@@ -157,7 +174,9 @@ def prepare_run(config: TrainingConfig, script: str, resume: Path | None = None)
         log("CONFIG", asdict(config))
         log("GLOBALS", run_globals)
     else:
-        _check_same(earlier, "GLOBALS", run_globals, ignore={"run_dir", "made_with"})
+        # What earlier versions did not log, or logged in another way, and what it was then.
+        former = {"num_valid": problem.num_valid(FORMER_NUM_VALID), "sched_hpars": None}
+        _check_same(earlier, "GLOBALS", run_globals, {"run_dir", "made_with"}, former)
         run.logged.update(_event_key(event.header, event.body) for event in earlier.events)
         log("INFO", ["Going on with an earlier training", {"log": log.path}])
     return run
@@ -184,17 +203,29 @@ def _log_of(run_dir: Path, script: str) -> Log:
 def _earlier_log(run_dir: Path, script: str, config: TrainingConfig) -> Log:
     """Return the log of the training in ``run_dir``, which must have the keys of ``config``."""
     log = _log_of(run_dir, script)
-    _check_same(log, "CONFIG", asdict(config), ignore=PLACES)
+    _check_same(log, "CONFIG", asdict(config), FREE_KEYS)
     return log
 
 
-def _check_same(log: Log, header: str, expected: dict[str, Any], ignore: set[str]) -> None:
-    """Raise :class:`InputError` unless the log's first ``header`` body is ``expected``."""
+def _check_same(
+    log: Log,
+    header: str,
+    expected: dict[str, Any],
+    ignore: set[str],
+    former: dict[str, Any] | None = None,
+) -> None:
+    """Raise :class:`InputError` unless the log's first ``header`` body is ``expected``.
+
+    ``former`` says what stands for keys that the log lacks or has as an empty dictionary.
+    """
     found = log.first(header)
     for name, value in as_logged(expected).items():
-        if name not in ignore and found.get(name) != value:
+        there = found.get(name)
+        if there in (None, {}):
+            there = (former or {}).get(name, there)
+        if name not in ignore and there != value:
             raise InputError(
-                f"{log.path}: is of another training: {name} was {found.get(name)!r}, now {value!r}"
+                f"{log.path}: is of another training: {name} was {there!r}, now {value!r}"
             )
 
 
@@ -211,10 +242,11 @@ def _globals(
         "num_epochs": settings.num_epochs,
         "max_steps": config.MAX_STEPS,
         "steps_per_epoch": run.problem.steps_per_epoch,
+        "num_valid": run.problem.num_valid(),
         "opt_name": settings.opt_name,
         "opt_hpars": settings.opt_hpars,
         "sched_name": settings.sched_name,
-        "sched_hpars": settings.sched_hpars,
+        "sched_hpars": settings.sched_hpars if settings.sched_name else None,
         "param_shapes": [list(p.shape) for p in params.values()],
         "num_params": sum(p.numel() for p in params.values()),
         "H_train_idxs": subsets["train"],
@@ -272,11 +304,24 @@ def hessian_gradient(problem: Problem, split: str, num_data: int) -> Tensor:
     return total
 
 
-def _evaluation(run: TrainingRun, epoch: int, step: int) -> dict[str, Any]:
-    body: dict[str, Any] = {"epoch": epoch + 1, "global_step": step}
+def _final_epoch(run: TrainingRun) -> int:
+    """Return the epoch, from 1, of FINAL EVALUATION.
+
+    As in the published logs: the one after the epoch of the last update, the last one if there are
+    no more.
+    """
+    last_update = run.total_steps - 1
+    return min(run.settings.num_epochs, last_update // run.problem.steps_per_epoch + 2)
+
+
+def _log_evaluation(run: TrainingRun, header: str, epoch: int, step: int) -> None:
+    """Evaluate all splits and log it, if that is wanted and not logged yet; epochs count from 1."""
+    body: dict[str, Any] = {"epoch": epoch, "global_step": step}
+    if not run.with_eval or _event_key(header, body) in run.logged:
+        return
     for which, prefix in (("train_eval", "train"), ("valid", "xv"), ("test", "test")):
         body[f"{prefix}_loss"], body[f"{prefix}_acc"] = evaluate(run.problem, which)
-    return body
+    run.log_once(header, body)
 
 
 def _batches(problem: Problem, begin: int) -> Iterator[Batch]:
@@ -333,9 +378,10 @@ def train(
                 break
             X, y = next(batches)
             if position == 0 and not last:
-                run.log_once("EVAL ROUND", _evaluation(run, epoch, step))
+                _log_evaluation(run, "EVAL ROUND", epoch + 1, step)
             body: dict[str, Any] = {"global_step": step, "epoch": epoch + 1}
             if recorded:
+                problem.net.eval()
                 # Before the batch passes through the network, which moves BatchNorm's statistics.
                 on_record(step)
                 losses = {
@@ -361,4 +407,4 @@ def train(
             optimizer.step()
             schedule.step()
             bar.update()
-    run.log_once("FINAL EVALUATION", _evaluation(run, epoch, end))
+    _log_evaluation(run, "FINAL EVALUATION", _final_epoch(run), end)
