@@ -20,11 +20,13 @@ from applesandoranges.analysis import (
     overlap_results,
 )
 from applesandoranges.comparing import compare_recoveries
+from applesandoranges.eigenspaces import compare_eigenspaces
 from applesandoranges.exact import check_exact_memory, dense_matrix, exact_eigh, exact_results
 from applesandoranges.hessian import make_hessian, parameter_vector
 from applesandoranges.hessian_engines import ProductConfig
 from applesandoranges.jsonlog import logs_stop
 from applesandoranges.names import check_name
+from applesandoranges.overlap import truncation_ranks
 from applesandoranges.problems import PROBLEMS
 from applesandoranges.resources import allow_tf32, budget_bytes, parse_device
 from applesandoranges.script_config import key, run_script
@@ -59,10 +61,12 @@ def main(config: Config) -> None:
     run = prepare_run(config, Path(__file__).name)
 
     done: list[tuple[int, str]] = []
+    # Exact eigenvectors of the steps so far: small beside the exact Hessian.
+    earlier: dict[str, dict[int, torch.Tensor]] = {split: {} for split in splits}
 
     def analyse(step: int) -> None:
         for split in splits:
-            analyse_hessian(config, run, step, split)
+            earlier[split][step] = analyse_hessian(config, run, step, split, earlier[split])
             done.append((step, split))
 
     with run.log, logs_stop(run.log, lambda: {"analysed": done}):
@@ -70,8 +74,10 @@ def main(config: Config) -> None:
         run.log("INFO", ["Test done", {"log": run.log.path}])
 
 
-def analyse_hessian(config: Config, run: TrainingRun, step: int, split: str) -> None:
-    """Decompose one Hessian both ways and log the results."""
+def analyse_hessian(
+    config: Config, run: TrainingRun, step: int, split: str, earlier: dict[int, torch.Tensor]
+) -> torch.Tensor:
+    """Decompose one Hessian both ways, log the results, and return the exact eigenvectors."""
     problem, where = run.problem, {"step": step}
     data = problem.hessian_data(split, run.num_hessian)
     params = parameter_vector(problem.net).cpu()
@@ -103,12 +109,15 @@ def analyse_hessian(config: Config, run: TrainingRun, step: int, split: str) -> 
         curves = {f"H_{name}": value for name, value in body.items() if name.startswith("frob")}
         if curves:
             run.log(header, where | curves)
+    for body in compare_eigenspaces(exact.as_eigh(), earlier, truncation_ranks(config.NUM_OUTER)):
+        run.log(header, where | body)
     if config.COMPARE_RECOVERIES:
         run.log("INFO", ["Comparing recoveries", where | {"split": split}])
         for body in compare_recoveries(
             operator, exact, config.NUM_INNER, run.seed, problem.device, vectors, budget
         ):
             run.log(header, where | body)
+    return exact.V.float()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +20,16 @@ from skerch.budget import rows_within
 from skerch.distributed_decompositions import Eigh
 from skerch.errors import InputError
 
+from .eigenspaces import principal_angles_of_ranks
 from .jsonlog import JsonLog
-from .overlap import best_mask_curve, largest_parameters, mask_curves, random_masks
+from .overlap import (
+    best_mask_curve,
+    largest_parameters,
+    mask_curve,
+    mask_rows,
+    random_masks,
+    truncation_ranks,
+)
 from .script_config import key
 from .verdict import verdict
 
@@ -72,11 +79,6 @@ class AnalysedHessian:
     params: Tensor
     seed: int
     vectors: int
-
-
-def truncation_ranks(n: int) -> list[int]:
-    """Return the ranks for which errors are logged: ``n``, half and a twentieth of it."""
-    return sorted({n, math.ceil(0.5 * n), math.ceil(0.05 * n)}, reverse=True)
 
 
 def log_analysis(
@@ -166,12 +168,21 @@ def a_posteriori_results(
 def overlap_results(
     eigh: Eigh, params: Tensor, num_random_masks: int, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the overlap curves of the magnitude mask, the best mask and random masks."""
+    """Yield the overlap curves of the magnitude mask, the best mask and random masks.
+
+    And the principal angles between the magnitude mask and the eigenspace at some ranks.
+    """
     n, dim = len(eigh.S), len(params)
     magnitude = largest_parameters(params, n)
     masks = random_masks(dim, n, num_random_masks, seed + RANDOM_MASK_SEED)
-    curve, *random_curves = mask_curves(eigh, [magnitude, *masks])
-    yield {"frob_Qtop^2": curve, "info": INFO["frob_Qtop^2"]}
+    rows = mask_rows(eigh, [magnitude, *masks])
+    of_magnitude = next(rows)
+    yield {"frob_Qtop^2": mask_curve(of_magnitude), "info": INFO["frob_Qtop^2"]}
+    yield {
+        "angles_with": "mask",
+        "principal_angles": principal_angles_of_ranks(of_magnitude, truncation_ranks(n)),
+    }
+    random_curves = [mask_curve(part) for part in rows]
     yield {"largest_absparams": magnitude, "info": INFO["largest_absparams"]}
     yield {"largest_absparams_magnitudes": params[magnitude].abs()}
     yield {"frob_Qbest^2": best_mask_curve(eigh)}

@@ -17,7 +17,7 @@ from skerch.errors import InputError, NumericalError
 from skerch.row_blocks import RowBlocks
 from skerch.utils import check_finite
 
-from .analysis import truncation_ranks
+from .overlap import truncation_ranks
 
 
 def dense_matrix(operator: Any, block_size: int, device: torch.device | str = "cpu") -> Tensor:

@@ -8,6 +8,9 @@ first ``k`` eigenvectors, divided by ``k`` (arXiv 2504.14701). All curves here h
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -18,6 +21,11 @@ from skerch.utils import randperm
 
 #: Rows that are compared with the best ones at once.
 CANDIDATES = 4096
+
+
+def truncation_ranks(n: int) -> list[int]:
+    """Return the ranks of logged errors and angles: ``n``, half and a twentieth of it."""
+    return sorted({n, math.ceil(0.5 * n), math.ceil(0.05 * n)}, reverse=True)
 
 
 def largest_parameters(params: Tensor, n: int) -> Tensor:
@@ -34,8 +42,8 @@ def mask_curve(rows: Tensor) -> Tensor:
     return rows.square().cumsum(0).cumsum(1).diagonal()
 
 
-def mask_curves(eigh: Eigh, masks: list[Tensor]) -> list[Tensor]:
-    """Return :func:`mask_curve` of each mask (``[n]`` indices).
+def mask_rows(eigh: Eigh, masks: list[Tensor]) -> Iterator[Tensor]:
+    """Yield the rows of the eigenvectors (``[n, n]``) that each mask (``[n]`` indices) chooses.
 
     Cost: one pass over the sketch, or several if the rows of all masks do not fit into the budget.
 
@@ -45,14 +53,17 @@ def mask_curves(eigh: Eigh, masks: list[Tensor]) -> list[Tensor]:
     n, basis = len(eigh.S), eigh.basis
     per_mask = 4 * 8 * n * n  # the rows, their squares and sums
     per_pass = rows_within(eigh.Y.budget / 2, per_mask, f"overlap of a mask of {n} parameters")
-    curves = []
     for begin in range(0, len(masks), per_pass):
         some = masks[begin : begin + per_pass]
         collect = RowCollector(torch.cat(some).to(basis.device), n, lambda rows: rows @ basis)
         for at, block in eigh.Y:
             collect(at, block)
-        curves += [mask_curve(part) for part in collect.rows.split([len(mask) for mask in some])]
-    return curves
+        yield from collect.rows.split([len(mask) for mask in some])
+
+
+def mask_curves(eigh: Eigh, masks: list[Tensor]) -> list[Tensor]:
+    """Return :func:`mask_curve` of each mask; see :func:`mask_rows`."""
+    return [mask_curve(rows) for rows in mask_rows(eigh, masks)]
 
 
 def best_mask_curve(eigh: Eigh) -> Tensor:

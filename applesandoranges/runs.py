@@ -117,12 +117,19 @@ def _dims(log: Log) -> Iterator[int]:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Return problem and seed of each run, and its directory where these are not enough."""
+    """Return problem and seed of each run, and as much of its directory as makes them differ."""
     short = [
         f"{run.problem or run.directory}" + (f", seed {run.seed}" if run.seed is not None else "")
         for run in runs
     ]
+    with_suffix = [
+        f"{text}, {run.directory.split('__')[-1]}" for text, run in zip(short, runs, strict=True)
+    ]
+    whole = [f"{text}, {run.directory}" for text, run in zip(short, runs, strict=True)]
     return [
-        text if short.count(text) == 1 else f"{text}, {run.directory}"
-        for text, run in zip(short, runs, strict=True)
+        next(
+            (labels[i] for labels in (short, with_suffix) if labels.count(labels[i]) == 1),
+            whole[i],
+        )
+        for i in range(len(runs))
     ]

@@ -1,6 +1,7 @@
 """10a, 10c, 10d and 13a, run in this process on real digits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -19,6 +20,7 @@ from applesandoranges.results import read_logs
 from applesandoranges.sketches import sketch_matrices
 from skerch.decompositions import seigh
 from tests.conftest import ANALYSE, TRAIN, Pipeline, run
+from tests.published_core import published_core
 
 DRAW = "13a_plot_overlap.py"
 
@@ -316,6 +318,31 @@ def test_10d_gives_the_in_memory_decomposition(trained, analysed):
     )
 
 
+@pytest.mark.parametrize("budget", [None, 0.004], ids=["ample-memory", "row-blocks"])
+def test_one_triangle_gives_the_core_of_the_original(trained, budget):
+    """As the original does it, from the measurements that lie in the store."""
+    pipeline = replace(trained, outer=30, inner=60)
+    store = pipeline.lay_out(f"one_triangle_{budget}")
+    assert pipeline.measure(store, STEP=2) == 0
+    words = {"SYMMETRIZE_CORE": False, "WITH_A_POSTERIORI": False, "MEMORY_BUDGET_GB": budget}
+    assert pipeline.analyse(store, STEP=2, **words) == 0
+    found = quantities(pipeline.logs(ANALYSE)[-1])
+
+    recorded = load(trained, step=2)
+    Phi, Psi = (S.rows(range(60), torch.float64) for S in sketch_matrices(recorded, 60))
+    with h5py.File(store / "leftouter_MERGED.h5") as Y, h5py.File(store / "inner_MERGED.h5") as W:
+        sketch = [torch.from_numpy(file["data"][:]).double() for file in (Y, W)]
+    S, V = published_core(*sketch, Phi, Psi, pivoting=True)
+    plain, _ = published_core(*sketch, Phi, Psi, pivoting=False)
+    order = recorded.params.abs().argsort(descending=True, stable=True)[:30]
+    curve = V[order].square().cumsum(0).cumsum(1).diagonal()
+    scale = float(S.abs().max())
+    # Psi is applied to the stored float32 in float32, else all is float64.
+    np.testing.assert_allclose(found["core_S"], S, rtol=0, atol=2e-6 * scale)
+    np.testing.assert_allclose(found["frob_Qtop^2"], curve, rtol=0, atol=1e-5 * float(curve[-1]))
+    assert float((S - plain).abs().max()) > 1e-2 * scale
+
+
 def test_10d_logs_all_documented_quantities(analysed):
     bodies = read_log(analysed).bodies("RESULT")
     assert all(body["step"] == 0 and body["H_test"] is False for body in bodies)
@@ -406,6 +433,7 @@ def test_13a_draws_and_prints(analysed, tmp_path, capsys):
     pngs = {p.stem: p for p in (tmp_path / "f").glob("*.png")}
     assert set(pngs) == {
         "overview", "overlap_over_k", "overlap_over_steps", "errors", "masks", "run_times",
+        "ratio_over_k", "ratio_over_steps", "grassmannian_along_training",
     }  # fmt: skip
     assert {p.stem for p in (tmp_path / "f").glob("*.pdf")} == set(pngs)
     assert pngs["overview"].read_bytes().startswith(b"\x89PNG")

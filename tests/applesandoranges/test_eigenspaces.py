@@ -1,0 +1,113 @@
+"""Eigenspaces of two steps: closed forms and SciPy on dense matrices; their files."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import subspace_angles
+
+from applesandoranges.eigenspaces import (
+    EigenvectorFiles,
+    compare_eigenspaces,
+    keep_eigenvectors,
+    principal_angles_of_ranks,
+)
+from skerch.decompositions import seigh
+from skerch.errors import StoreError
+from skerch.synthmat import SynthMat
+from skerch.utils import gaussian_noise
+from tests.skerch.test_measurement_store import snapshot
+
+D, N = 60, 10
+FACTS = {
+    "run_id": "a", "problem": "p", "split": "test", "data_sha256": "d", "params_sha256": "x",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[None, 40_000], ids=["one block", "several blocks"])
+def eigh(request):
+    op = SynthMat.exp_decay((D, D), 4, 0.2, seed=3, psd=False)
+    return seigh(op, N, 2 * N, seed=1, memory_budget=request.param)
+
+
+@pytest.fixture(scope="module")
+def other():
+    return torch.linalg.qr(gaussian_noise((D, N), 5)).Q
+
+
+def files(directory, step, **changes):
+    return EigenvectorFiles(directory, FACTS | {"step": step} | changes)
+
+
+@pytest.mark.parametrize("k", [1, 4, N])
+def test_overlap_and_angles_of_two_eigenspaces(eigh, other, k):
+    (body,) = compare_eigenspaces(eigh, {7: other}, [1, 4, N])
+    V = eigh.vectors()
+    expected = subspace_angles(V[:, :k].numpy(), other[:, :k].numpy())
+    assert body["other_step"] == 7
+    assert float(body["frob_VtV^2"][k - 1]) == pytest.approx(np.sum(np.cos(expected) ** 2))
+    np.testing.assert_allclose(body["principal_angles"][str(k)], expected[::-1], atol=1e-7)
+
+
+def test_an_eigenspace_overlaps_wholly_with_itself(eigh):
+    (body,) = compare_eigenspaces(eigh, {0: eigh.vectors()}, [N])
+    np.testing.assert_allclose(body["frob_VtV^2"], np.arange(1, N + 1), rtol=1e-12)
+    assert body["principal_angles"][str(N)].max() < 1e-6
+
+
+def test_fewer_vectors_on_one_side_end_the_curve(eigh, other):
+    (body,) = compare_eigenspaces(eigh, {0: other[:, :4]}, [2, N])
+    assert len(body["frob_VtV^2"]) == 4
+    assert list(body["principal_angles"]) == ["2"]
+
+
+def test_angles_of_a_rotation_are_that_of_the_rotation():
+    t = torch.tensor([0.1, 0.4, 1.2], dtype=torch.float64)
+    found = principal_angles_of_ranks(torch.diag(t.cos()), [1, 3])
+    np.testing.assert_allclose(found["3"], t)
+    np.testing.assert_allclose(found["1"], t[:1])
+
+
+def test_files_hold_vectors_and_are_found_by_other_steps(eigh, other, tmp_path):
+    first, *none = keep_eigenvectors(files(tmp_path, 0), eigh, 6)
+    assert first["eigenvectors"] == 6
+    assert not none
+    with h5py.File(first["eigenvectors_path"]) as file:
+        np.testing.assert_allclose(file["data"], eigh.vectors(6), atol=1e-6)
+        np.testing.assert_allclose(file["eigenvalues"], eigh.S[:6])
+        assert file["data"].dtype == np.float32
+    _, body = keep_eigenvectors(files(tmp_path, 100), eigh, 1000)
+    assert body["other_step"] == 0
+    np.testing.assert_allclose(body["frob_VtV^2"], np.arange(1, 7), rtol=1e-5)
+
+
+def test_other_splits_are_not_compared(eigh, tmp_path):
+    list(keep_eigenvectors(files(tmp_path, 0, split="train"), eigh, 2))
+    assert len(list(keep_eigenvectors(files(tmp_path, 100), eigh, 2))) == 1
+
+
+@pytest.mark.parametrize("name", ["run_id", "problem", "data_sha256"])
+def test_vectors_of_something_else_are_refused(eigh, tmp_path, name):
+    list(keep_eigenvectors(files(tmp_path, 0, **{name: "another"}), eigh, 2))
+    with pytest.raises(StoreError, match=f"another Hessian \\({name}: expected"):
+        list(keep_eigenvectors(files(tmp_path, 100), eigh, 2))
+
+
+def test_a_file_under_the_name_of_another_step_is_refused(eigh, tmp_path):
+    here = files(tmp_path, 0)
+    path = here.save(eigh, 2)
+    path.rename(here.path(50))
+    with pytest.raises(StoreError, match="of step 0"):
+        list(keep_eigenvectors(files(tmp_path, 100), eigh, 2))
+
+
+def test_a_damaged_file_is_named_and_left_alone(eigh, tmp_path):
+    path = files(tmp_path, 0).save(eigh, 2)
+    path.write_bytes(path.read_bytes()[:100])
+    before = snapshot(tmp_path)
+    with (
+        pytest.raises(StoreError, match="step=0__test=True.h5"),
+        files(tmp_path, 100).of_other_steps(),
+    ):
+        pass
+    assert snapshot(tmp_path) == before

@@ -1,0 +1,189 @@
+"""Results from logs: of published form, of several runs, of analyses that did not end."""
+
+import json
+
+import numpy as np
+import pytest
+
+from applesandoranges.figures.training import measurement_times, stage_times
+from applesandoranges.jsonlog import read_log
+from applesandoranges.results import read_logs
+from skerch.errors import InputError
+from tests.small_logs import (
+    N,
+    Writer,
+    analysis_log,
+    curve,
+    exhaustive_log,
+    measuring_log,
+    run_directory,
+    training_log,
+)
+
+#: The problems of which results were published.
+DIMS = {
+    "cifar10det_3c3d": 895_210,
+    "cifar100_allcnnc": 1_387_108,
+    "imagenetdet_resnet18": 11_689_512,
+}
+
+
+@pytest.mark.parametrize(("problem", "dim"), DIMS.items())
+def test_analyses_state_step_and_split_in_config_only(tmp_path, problem, dim):
+    directory = run_directory(tmp_path, problem)
+    for step, test in ((0, False), (0, True), (2000, True)):
+        analysis_log(directory, dim, step, test)
+    logs = read_logs(str(tmp_path))
+    assert [(r.step, r.split) for r in logs.results] == [(0, "train"), (0, "test"), (2000, "test")]
+    assert {(r.problem, r.facts.seed, r.dim) for r in logs.results} == {(problem, 12345, dim)}
+    np.testing.assert_allclose(logs.results[2].array("frob_Qtop^2"), curve(2000))
+    assert logs.results[2].mask().tolist() == list(range(2000, 2000 + N))
+    assert not logs.left_out
+
+
+def test_training_without_evaluations_is_a_training(tmp_path):
+    directory = run_directory(tmp_path, "imagenetdet_resnet18")
+    training_log(directory, 11_689_512, evaluations=False)
+    assert len(read_logs(str(tmp_path)).training) == 1
+
+
+@pytest.mark.parametrize(
+    "script", ["12b_mnist_mini_exhaustive_test.py", "20b_mnist_mini_random_masks.py"]
+)
+def test_names_and_keys_of_published_exhaustive_runs(tmp_path, script):
+    exhaustive_log(run_directory(tmp_path, "mnist_mini"), 7030, script)
+    logs = read_logs(str(tmp_path))
+    assert [(r.step, r.split) for r in logs.results] == [
+        (0, "train"), (100, "train"), (0, "test"), (100, "test"),
+    ]  # fmt: skip
+    result = logs.results[1]
+    assert result.array("H_eigvals").tolist() == [4.0, -3.0, 2.0, -1.0, 0.5]
+    np.testing.assert_allclose(result.array("frob_Qtop^2"), curve(100))
+    np.testing.assert_allclose(result.array("frob_Qbest^2"), curve(99))
+    np.testing.assert_allclose(result.array("frob_Qrandom^2")[2], curve(102))
+    assert result.errors == [
+        {"K": 8, "Frob(H)^2": 4.0, "Frob(H_K)^2": 3.0, "Frob(H-H_K)^2": 1.0},
+        {"K": 4, "Frob(H)^2": 4.0, "Frob(H_K)^2": 2.0, "Frob(H-H_K)^2": 2.5},
+    ]
+
+
+def test_each_run_has_its_own_number_of_parameters(tmp_path):
+    """Two runs of the same step and split: neither vanishes, each has its own chance level."""
+    for problem, dim in DIMS.items():
+        analysis_log(run_directory(tmp_path, problem), dim, 0, seed=1)
+    logs = read_logs(str(tmp_path))
+    assert len(logs.results) == len({r.facts.label for r in logs.results}) == 3
+    for result in logs.results:
+        table = result.overlap_table()
+        expected = np.array(curve(1)) / np.arange(1, N + 1) ** 2 * DIMS[result.problem]
+        np.testing.assert_allclose(table["ratio"], expected)
+
+
+def test_runs_that_differ_only_in_their_suffix_have_different_labels(tmp_path):
+    for suffix in ("1", "2"):
+        analysis_log(run_directory(tmp_path, "cifar10det_3c3d", suffix=suffix), 895_210, 0)
+    labels = [run.label for run, _ in read_logs(str(tmp_path)).runs]
+    assert labels == ["cifar10det_3c3d, seed 12345, 1", "cifar10det_3c3d, seed 12345, 2"]
+
+
+def test_logs_of_one_run_belong_together_by_its_identity(tmp_path):
+    """The run directory was renamed after the training."""
+    for name, header, body in (
+        ("[10a_x.py]", "EVAL ROUND", {"global_step": 0}),
+        ("[10d_x.py]", "RESULT", {"step": 0, "H_test": False, "frob_Qtop^2": [0.1]}),
+    ):
+        log = Writer(tmp_path, name)
+        log("CONFIG", {"TRAINING_LOGPATH": "renamed/x.log"} if "10d" in name else {})
+        facts = {"run_id": "abc"} | ({} if "10d" in name else {"run_dir": "old", "num_params": 50})
+        log("GLOBALS", facts)
+        log(header, body)
+    logs = read_logs(str(tmp_path))
+    assert [run.key for run, _ in logs.runs] == ["abc"]
+    assert logs.results[0].dim == 50
+
+
+def test_contradicting_numbers_of_parameters_are_refused(tmp_path):
+    directory = run_directory(tmp_path, "cifar10det_3c3d")
+    analysis_log(directory, 895_210, 0)
+    analysis_log(directory, 895_211, 2000)
+    with pytest.raises(InputError, match="different numbers of parameters, 895210, 895211"):
+        read_logs(str(tmp_path))
+
+
+def test_without_any_number_of_parameters_one_must_be_given(tmp_path):
+    log = Writer(tmp_path, "[10d_x.py]")
+    log("RESULT", {"step": 0, "frob_Qtop^2": [0.1]})
+    with pytest.raises(InputError, match=r"no log of this run says num_params.*give NUM_PARAMS"):
+        read_logs(str(tmp_path)).results[0].overlap_table()
+    (result,) = read_logs(str(tmp_path), 20).results
+    assert result.overlap_table()["ratio"].tolist() == pytest.approx([2.0])
+
+
+def test_of_two_analyses_the_later_one_counts_and_this_is_said(tmp_path):
+    directory = run_directory(tmp_path, "cifar10det_3c3d")
+    first = analysis_log(directory, 895_210, 0, seed=1)
+    second = directory / first.name.replace("2024_", "2026_")
+    second.write_text(
+        first.read_text().replace('["2024', '["2026').replace(str(curve(1)[0]), "9.5")
+    )
+    logs = read_logs(str(tmp_path))
+    assert logs.results[0].array("frob_Qtop^2")[0] == 9.5
+    assert logs.left_out == [f"{first}: a later analysis of step 0, test counts"]
+
+
+@pytest.mark.parametrize("lines", [-2, -1], ids=["before the overlap", "published: no last line"])
+def test_an_analysis_that_was_killed_hides_no_complete_one(tmp_path, lines):
+    directory = run_directory(tmp_path, "cifar10det_3c3d")
+    first = analysis_log(directory, 895_210, 0, seed=1)
+    killed = directory / first.name.replace("2024_", "2026_")
+    text = first.read_text().replace('["2024', '["2026').splitlines()
+    killed.write_text("\n".join(text[:lines]))
+    logs = read_logs(str(tmp_path))
+    complete = lines == -1  # the overlap is there, only the mask is not
+    assert logs.results[0].path == (killed if complete else first)
+    assert len(logs.left_out) == 1
+
+
+def test_magnitudes_of_earlier_versions_are_no_indices(tmp_path):
+    log = Writer(tmp_path, "[10d_x.py]")
+    log("RESULT", {"step": 0, "frob_Qtop^2": [0.1, 0.2], "largest_absparams": [2.0, 1.5]})
+    (result,) = read_logs(str(tmp_path), 20).results
+    assert "largest_absparams" not in result.quantities
+    assert result.quantities["largest_absparams_magnitudes"] == [2.0, 1.5]
+
+
+def test_stages_of_published_logs(tmp_path):
+    """Ten seconds each; the last result of the core ends it, and the overlap has no INFO line."""
+    times = stage_times(read_log(analysis_log(run_directory(tmp_path, "x"), 100, 0)))
+    assert times["stage"].tolist() == [
+        "Building the problem", "Merging inner measurements", "Orthogonalising",
+        "Solving the core", "Computing the overlap",
+    ]  # fmt: skip
+    assert set(times["seconds"]) == {10.0}
+
+
+def test_times_of_measurements_and_of_all_in_sequence(tmp_path):
+    rows = measurement_times(read_log(measuring_log(run_directory(tmp_path, "x"), num_inner=2000)))
+    assert [(row["stage"], row["seconds"]) for row in rows] == [
+        ("one measurement", 15.0), ("all measurements, in sequence", 30_000.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "facts"),
+    [(["A"], "A", {}), (["A", {"b": 1}], "A", {"b": 1}), ("A", "A", {}), ({"b": 1}, "", {"b": 1})],
+    ids=["a text alone", "text and body", "plain text", "body alone"],
+)
+def test_bodies_of_events(tmp_path, body, text, facts):
+    path = tmp_path / "a.log"
+    path.write_text(json.dumps(["2024-03-21_02:09:31.164", ["INFO", body]]))
+    (event,) = read_log(path).events
+    assert (event.text, event.body) == (text, facts)
+
+
+@pytest.mark.parametrize("body", [[], ["A", {}, {}], [1], ["A", "B"]], ids=str)
+def test_other_bodies_are_no_events(tmp_path, body):
+    path = tmp_path / "a.log"
+    good = '["2024-03-21_02:09:31.164", ["INFO", {}]]'
+    path.write_text(f"{good}\n" + json.dumps(["2024-03-21_02:09:31.164", ["INFO", body]]))
+    assert len(read_log(path).left_out) == 1
