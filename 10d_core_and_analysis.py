@@ -71,7 +71,7 @@ def main(config: Config) -> None:
     recorded = load_recorded_hessian(config)
     solver = make_solver(config, recorded, budget_bytes(config.MEMORY_BUDGET_GB))
     plan = recorded.operator.make_plan() if config.WITH_A_POSTERIORI else None
-    doubts = [*recorded.doubts, *(d for merge in solver.merges.values() for d in merge.check())]
+    doubts = [*recorded.doubts, *solver.check()]
 
     where = {"step": config.STEP, "H_test": config.TEST_HESSIAN}
     suffix = f"__step={config.STEP}__test={config.TEST_HESSIAN}.log"
@@ -89,6 +89,8 @@ def main(config: Config) -> None:
         log("GLOBALS", solver.provenance | facts | {"made_with": made_with()})
         for doubt in doubts:
             log("WARNING", [doubt, where])
+        if solver.remeasured:
+            log("INFO", ["Some measurements were made again and agree", where | solver.remeasured])
         if plan:
             log("INFO", ["Hessian products", where | plan.summary()])
         for name, merge in solver.merges.items():

@@ -13,6 +13,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/orchestration.sh"
 : "${SPLITS:=train test}"
 : "${NUM_OUTER:=1000}" "${NUM_INNER:=2000}" "${MEAS_PER_JOB:=400}"
 : "${WITH_A_POSTERIORI:=true}" "${NUM_A_POSTERIORI:=30}"
+: "${SYMMETRIZE_CORE:=true}" # false: one triangle of the core only, as published; less accurate
 
 # The cluster. What is empty is left to its defaults.
 : "${PARTITION:=}" "${ACCOUNT:=}" "${GRES:=}" "${CPUS_PER_TASK:=4}" "${SBATCH_OPTIONS:=}"

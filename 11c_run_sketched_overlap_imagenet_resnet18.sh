@@ -13,6 +13,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/orchestration.sh"
 : "${SPLITS:=test}"
 : "${NUM_OUTER:=1500}" "${NUM_INNER:=3000}" "${MEAS_PER_JOB:=100}"
 : "${WITH_A_POSTERIORI:=true}" "${NUM_A_POSTERIORI:=30}"
+: "${SYMMETRIZE_CORE:=true}" # false: one triangle of the core only, as published; less accurate
 
 # The cluster. What is empty is left to its defaults.
 : "${PARTITION:=}" "${ACCOUNT:=}" "${GRES:=}" "${CPUS_PER_TASK:=8}" "${SBATCH_OPTIONS:=}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from skerch.distributed_decompositions import check_sizes
 from skerch.errors import InputError, StoreError
@@ -42,6 +43,8 @@ class Merge:
     """``virtual`` into ``monolithic``, with the flag and provenance that all must carry.
 
     Attributes:
+        allow_unknown: Take measurements of other tools, which carry no provenance; ``None`` where
+            no other tool makes such measurements, so that no key could allow them.
         num: Merge the first ``num`` measurements only; all by default.
     """
 
@@ -50,7 +53,7 @@ class Merge:
     flag: str
     provenance: dict[str, Any]
     memory_budget: int
-    allow_unknown: bool = False
+    allow_unknown: bool | None = None
     num: int | None = None
 
     @cached_property
@@ -75,13 +78,13 @@ class Merge:
                 return self._doubts(read_provenance(file))
         DistributedHDF5.check_output(self.virtual, self.monolithic, overwrite=True, num=self.num)
         report = DistributedHDF5.analyze_virtual(
-            self.virtual, self.flag, self.provenance, self.allow_unknown, self.num
+            self.virtual, self.flag, self.provenance, bool(self.allow_unknown), self.num
         )
-        if report.without_provenance:
+        if report.without_provenance and self.allow_unknown is not None:
             which = format_indices(report.without_provenance)
             raise StoreError(
                 f"{self.virtual}: measurements {which} do not say of which Hessian they are; "
-                "ALLOW_UNKNOWN_PROVENANCE=true takes them on trust"
+                "ALLOW_UNKNOWN_PROVENANCE=true takes them on trust, if three made again agree"
             )
         report.require_complete()
         return self._doubts(report.provenance)
@@ -89,6 +92,13 @@ class Merge:
     def _doubts(self, provenance: dict[str, Any]) -> list[str]:
         text = f"{self.virtual}: the measurements do not say of which Hessian they are"
         return [] if provenance else [text]
+
+    def stored(self, idx: int) -> np.ndarray:
+        """Return measurement ``idx``, ``[dim]``; from the monolithic file if that is complete."""
+        if self.done_before:
+            with self.open() as file:
+                return file["data"][:, idx]
+        return DistributedHDF5.load(DistributedHDF5.load_virtual(self.virtual).subpaths[idx]).data
 
     def run(self, delete_subfiles: bool) -> bool:
         """Merge unless it is done; return whether anything was merged."""
@@ -102,11 +112,12 @@ class Merge:
             self.memory_budget,
             delete_subfiles,
             overwrite=True,
-            allow_unknown=self.allow_unknown,
+            allow_unknown=bool(self.allow_unknown),
             num=self.num,
         )
         return True
 
     def open(self) -> AbstractContextManager[h5py.File]:
         """Open the monolithic file, its flags and provenance verified."""
-        return load_merged(self.monolithic, self.flag, self.provenance, self.allow_unknown)
+        unknown = bool(self.allow_unknown)
+        return load_merged(self.monolithic, self.flag, self.provenance, unknown)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -102,11 +103,13 @@ class OrthonormalFactor:
 
     Attributes:
         T: ``[n_o, r]`` float64; ``r < n_o`` only if ``Y`` has numerically dependent columns.
+        R: ``Q^T Y``, ``[r, n_o]`` float64: ``Y = Q R`` up to what was dropped.
         method: ``"cholesky_qr"`` (one pass) or ``"tsqr"`` (the fallback).
         condition: Condition number of what was factored.
     """
 
     T: Tensor
+    R: Tensor
     method: str
     condition: float
 
@@ -131,13 +134,19 @@ def cholesky_qr(Y: RowBlocks, preconditioner: Tensor) -> OrthonormalFactor | Non
         return factor
     if not condition < 0.1 / round_off**0.75:
         return None
-    eye = torch.eye(len(R), dtype=R.dtype, device=R.device)
-    return _from_gram(Y, torch.linalg.solve_triangular(R, eye, upper=True))
+    return _from_gram(Y, R)
 
 
-def _from_gram(Y: RowBlocks, R_inv: Tensor | None) -> OrthonormalFactor | None:
-    """Return the factor by the Gram matrix of ``Y R^-1`` (or of ``Y``), if that is trusted."""
+def _from_gram(Y: RowBlocks, preconditioner: Tensor | None) -> OrthonormalFactor | None:
+    """Return the factor by the Gram matrix of ``Y P^-1`` (or of ``Y``), if that is trusted.
+
+    ``P``, the preconditioner, is upper triangular.
+    """
     n = Y.shape[1]
+    eye = torch.eye(n, dtype=torch.float64, device=Y.device)
+    R_inv = None
+    if preconditioner is not None:
+        R_inv = torch.linalg.solve_triangular(preconditioner, eye, upper=True)
     gram = torch.zeros(n, n, dtype=torch.float64, device=Y.device)
     for _, block in Y:
         _add_gram(gram, block if R_inv is None else _times_upper(block, R_inv))
@@ -145,10 +154,9 @@ def _from_gram(Y: RowBlocks, R_inv: Tensor | None) -> OrthonormalFactor | None:
     R, info = torch.linalg.cholesky_ex(gram, upper=True)
     if int(info) != 0 or not (condition := float(torch.linalg.cond(gram))) < MAX_GRAM_CONDITION:
         return None
-    if R_inv is None:
-        R_inv = torch.eye(n, dtype=R.dtype, device=R.device)
-    T = torch.linalg.solve_triangular(R, R_inv, upper=True, left=False)
-    return OrthonormalFactor(T, "cholesky_qr", condition)
+    T = torch.linalg.solve_triangular(R, eye if R_inv is None else R_inv, upper=True, left=False)
+    R = R if preconditioner is None else R @ preconditioner
+    return OrthonormalFactor(T, R, "cholesky_qr", condition)
 
 
 def _column_groups(n: int) -> list[slice]:
@@ -202,7 +210,8 @@ def tsqr(Y: RowBlocks) -> OrthonormalFactor:
         raise NumericalError("the outer measurements are all zero: the operator has no range")
     if rank < n:
         log.warning("outer measurements have numerical rank %d of %d", rank, n)
-    return OrthonormalFactor(Vh[:rank].T / S[:rank], "tsqr", float(S[0] / S[rank - 1]))
+    S, Vh = S[:rank], Vh[:rank]
+    return OrthonormalFactor(Vh.T / S, S[:, None] * Vh, "tsqr", float(S[0] / S[-1]))
 
 
 def orthogonalize(Y: RowBlocks, sketch: Tensor | None = None) -> OrthonormalFactor:
@@ -219,6 +228,36 @@ def orthogonalize(Y: RowBlocks, sketch: Tensor | None = None) -> OrthonormalFact
             log.warning("ill-conditioned outer measurements: falling back from Cholesky QR to TSQR")
         factor = tsqr(Y)
     return factor
+
+
+def householder_basis(factor: OrthonormalFactor, pivoting: bool) -> OrthonormalFactor:
+    """Return the basis that LAPACK's QR of ``Y`` gives, up to the signs of its columns.
+
+    All bases of the range are equally good, but a solver that reads one triangle of a core which is
+    not quite symmetric gives other results in each (signs of columns excepted). From ``Y = Q R``
+    and a QR of the small ``R``, ``R P = Q_2 R_2``, follows ``Y P = (Q Q_2) R_2``: a QR of ``Y``
+    itself, with the permutation ``P`` of the largest remaining columns if ``pivoting``, since
+    ``Q`` changes no norm. Where two columns are equally long up to round-off, either may come
+    first; that exchanges one entry of the core with its mirror image.
+
+    Of dependent columns, those that ``factor`` has dropped are no part of the basis. LAPACK goes
+    on with directions of round-off, which carry nothing of the operator.
+
+    Args:
+        factor: Any basis of the range of ``Y`` (``[D, n_o]``).
+        pivoting: As in ``scipy.linalg.qr(Y, mode="economic", pivoting=True)``; otherwise as in
+            ``torch.linalg.qr(Y)``.
+
+    Cost: ``O(n_o^3)``, no pass over ``Y``.
+
+    Source: [Golub and Van Loan, Matrix Computations, 4th edition, section 5.4.2].
+    """
+    if factor.method == "cholesky_qr" and not pivoting:
+        return factor  # R is upper triangular: this is the basis
+    R = factor.R.cpu().numpy()
+    Q_2 = scipy.linalg.qr(R, mode="economic", pivoting=pivoting)[0]
+    Q_2 = torch.from_numpy(Q_2).to(factor.R)
+    return replace(factor, T=factor.T @ Q_2, R=Q_2.T @ factor.R)
 
 
 def apply_ssrft_to_columns(S: SSRFT, Y: RowBlocks) -> Tensor:
@@ -345,8 +384,10 @@ def solve_core_seigh(
         Y: Outer measurements ``H Psi[:n_o]^T``, ``[D, n_o]``.
         W: Inner measurements ``Phi H Psi^T``, ``[n_i, n_i]``.
         Psi: The right SSRFT, ``[n_i, D]``.
-        symmetrize: Average both triangles of the core; otherwise only the lower one is read.
-        factor: Result of ``orthogonalize(Y, W[:, :n_o])``, if it is at hand already.
+        symmetrize: Average both triangles of the core; otherwise only the lower one is read, and
+            the result depends on the basis: see :func:`householder_basis`.
+        factor: A basis of the range of ``Y``; default that of ``orthogonalize(Y, W[:, :n_o])``, or
+            without ``symmetrize`` that of a QR without pivoting.
 
     Cost: no product with the operator; two passes over ``Y``.
 
@@ -364,6 +405,7 @@ def solve_core_seigh(
     check_finite(W, "inner measurements")
     if factor is None:
         factor = orthogonalize(Y, W[:, :n_o])
+        factor = factor if symmetrize else householder_basis(factor, pivoting=False)
     left = W[:, :n_o] @ factor.T
     right = apply_ssrft_to_columns(Psi, Y) @ factor.T
     core = core_pinv_solve(left, W, right)

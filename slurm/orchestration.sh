@@ -22,7 +22,7 @@ SETTINGS=(
     PROBLEM NUM_PARAMS RANDOM_SEED OPTIMIZER TUNING_CONF OBS_DATASETS_PATH NUM_HESSIAN_DATAPOINTS
     RECORD_BEGINNING RECORD_EVERY MAX_RECORD_STEP MAX_STEPS SPLITS
     NUM_OUTER NUM_INNER MEAS_PER_JOB MEAS_FLAG DTYPE WITH_A_POSTERIORI NUM_A_POSTERIORI
-    MEAS_DIR KEEP_MEASUREMENTS DEVICE VECTORS_PER_PRODUCT MEMORY_BUDGET_GB
+    SYMMETRIZE_CORE MEAS_DIR KEEP_MEASUREMENTS DEVICE VECTORS_PER_PRODUCT MEMORY_BUDGET_GB
     RECOVERY NUM_ROUNDS BLOCK_SIZE PER_ROUND
     LAUNCHER LOCAL_JOBS PARTITION ACCOUNT GRES CPUS_PER_TASK SBATCH_OPTIONS MAX_RUNNING
     TIME_TRAIN TIME_MEASURE TIME_ANALYSE TIME_SMALL MEM_TRAIN MEM_MEASURE MEM_ANALYSE MEM_SMALL
@@ -370,7 +370,8 @@ split_tasks() {
 analyse() {
     local inner=()
     if [ "$RECOVERY" = seigh ]; then
-        inner=("INNER_VIRTUAL=$STORE_DIR/inner_ALL.h5" "INNER_MONOLITHIC=$STORE_DIR/inner_MERGED.h5")
+        inner=("INNER_VIRTUAL=$STORE_DIR/inner_ALL.h5" "INNER_MONOLITHIC=$STORE_DIR/inner_MERGED.h5"
+            "SYMMETRIZE_CORE=$SYMMETRIZE_CORE")
     fi
     submit ANALYSE "10d_$1" "" 10d_core_and_analysis.slurm "${HESSIAN[@]}" ${inner[@]+"${inner[@]}"} \
         "OUTER_VIRTUAL=$STORE_DIR/leftouter_ALL.h5" "OUTER_MONOLITHIC=$STORE_DIR/leftouter_MERGED.h5" \
@@ -442,7 +443,8 @@ check_settings() {
         if command -v sbatch >/dev/null; then LAUNCHER=slurm; fi
     fi
     : "${LOCAL_JOBS:=1}" "${VERIFY:=false}" "${KEEP_MEASUREMENTS:=false}" "${DTYPE:=float32}"
-    : "${MEAS_FLAG:=measured}" "${RECOVERY:=seigh}" "${TIME_SMALL:=30}" "${MEM_SMALL:=2G}"
+    : "${MEAS_FLAG:=measured}" "${RECOVERY:=seigh}" "${SYMMETRIZE_CORE:=true}"
+    : "${TIME_SMALL:=30}" "${MEM_SMALL:=2G}"
     for name in "${SETTINGS[@]}"; do # the others may be empty
         [ -n "${!name:-}" ] || printf -v "$name" %s ''
     done
@@ -457,7 +459,7 @@ check_settings() {
     for split in $SPLITS; do
         [[ $split = train || $split = test ]] || fail 2 "SPLITS: expected train, test or both, got '$SPLITS'"
     done
-    for name in KEEP_MEASUREMENTS VERIFY; do
+    for name in KEEP_MEASUREMENTS VERIFY SYMMETRIZE_CORE; do
         [[ ${!name} = true || ${!name} = false ]] || fail 2 "$name: expected true or false, got '${!name}'"
     done
     absolute OBS_DATASETS_PATH

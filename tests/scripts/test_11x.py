@@ -96,6 +96,38 @@ def test_resources_become_options(call):
     assert screen.count(r"'ACTIVATE=source '\''my env'\'") == 4
 
 
+@pytest.mark.parametrize(("given", "word"), [({}, "true"), ({"SYMMETRIZE_CORE": "false"}, "false")])
+@pytest.mark.parametrize("script", [CIFAR10, CIFAR100, IMAGENET, MNIST])
+def test_the_triangle_of_the_core_reaches_the_analyses_alone(call, script, given, word):
+    screen = call(
+        script, "--dry-run", LAUNCHER="slurm", MAX_RECORD_STEP="0", SPLITS="test", **given
+    )
+    (analysis,) = (part for part in screen.split("\n# ") if part.startswith("10d_"))
+    assert f" SYMMETRIZE_CORE={word} " in analysis.replace("\n", " ")
+    assert screen.count("SYMMETRIZE_CORE=") == 1
+
+
+def test_the_triangle_of_the_core_is_kept_with_the_experiment(call, tmp_path):
+    settings = tmp_path / "experiment" / "settings"
+    settings.parent.mkdir()
+    settings.write_text("SCRIPT=11m\0SYMMETRIZE_CORE=false\0")
+    command = 'EXPERIMENT_DIR=$1; load_settings; print_settings | tr "\\0" "\\n"'
+    assert "SYMMETRIZE_CORE=false" in shell(command, str(settings.parent)).splitlines()
+
+
+def test_the_triangle_of_the_core_reaches_10d(call, tmp_path):
+    show = tmp_path / "show"
+    show.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    show.chmod(0o755)
+    variables = {
+        "PYTHON": show, "PARAMS_PATH": show, "LOG_PATH": show, "MEAS_FLAG": "ok", "STEP": "7",
+        "TEST_HESSIAN": "true", "OUTER_VIRTUAL": "o", "OUTER_MONOLITHIC": "p",
+        "INNER_VIRTUAL": "i", "INNER_MONOLITHIC": "j", "SYMMETRIZE_CORE": "false",
+    }  # fmt: skip
+    screen = call("10d_core_and_analysis.slurm", **{k: str(v) for k, v in variables.items()})
+    assert "SYMMETRIZE_CORE=false" in screen.splitlines()
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
@@ -107,6 +139,7 @@ def test_resources_become_options(call):
         ({"LAUNCHER": "pbs"}, "LAUNCHER: expected slurm or local, got 'pbs'"),
         ({"LOCAL_JOBS": "0"}, "LOCAL_JOBS must be at least 1"),
         ({"KEEP_MEASUREMENTS": "yes"}, "KEEP_MEASUREMENTS: expected true or false, got 'yes'"),
+        ({"SYMMETRIZE_CORE": "yes"}, "SYMMETRIZE_CORE: expected true or false, got 'yes'"),
         ({"OBS_DATASETS_PATH": "nowhere"}, "nowhere: no such directory; 09a_prepare_datasets.py"),
         ({"RUN_DIR": "nowhere"}, "nowhere: no such directory"),
         ({"RUN_DIR": "."}, "expected a run directory of 10a or an experiment"),

@@ -10,6 +10,7 @@ from applesandoranges.recorded_hessian import RecordedHessianConfig, load_record
 from applesandoranges.script_config import parse_config
 from skerch.__main__ import main as skerch
 from skerch.decompositions import block_krylov, hmt
+from tests import damage
 from tests.conftest import ANALYSE, run
 
 NEXT = "10e_next_krylov_block.py"
@@ -132,6 +133,24 @@ def test_products_with_another_basis_are_not_taken(trained, capsys):
     assert "of another Hessian: block_id: expected" in err
     assert measure(trained, store, "krylov", 1, STEP=2) == 0
     assert next_block(trained, store, "krylov", 1) == 0
+
+
+def test_products_that_do_not_say_of_which_hessian_are_refused_whatever_the_key(trained, capsys):
+    store = lay_out(trained, "unknown products", 9)
+    assert measure(trained, store, "hmt", 0, STEP=2) == 0
+    assert next_block(trained, store, "hmt", 0) == 0
+    assert measure(trained, store, "hmt", 1, STEP=2) == 0
+    for path in store.glob("leftouter_0*.h5"):
+        damage.without_attributes(path)
+    for merged in store.glob("*_MERGED.h5"):
+        merged.unlink()
+    before = {p: p.read_bytes() for p in trained.root.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    assert analyse(trained, store, "hmt", ALLOW_UNKNOWN_PROVENANCE=True) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "9 of 9 measurements cannot be used: 0-8 (of another Hessian: it does not say" in line
+    assert "ALLOW_UNKNOWN_PROVENANCE" not in line
+    assert {p: p.read_bytes() for p in trained.root.rglob("*") if p.is_file()} == before
 
 
 def test_a_damaged_block_is_refused(trained, capsys):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from skerch.distributed_decompositions import (
@@ -15,6 +17,7 @@ from skerch.distributed_decompositions import (
     cholesky_qr,
     core_pinv_solve,
     create_hdf5_layout,
+    householder_basis,
     orthogonalize,
     solve_core_seigh,
     solve_core_ssvd,
@@ -25,6 +28,7 @@ from skerch.linops import SymmetricLinOp, adjoint_mismatch
 from skerch.row_blocks import RowBlocks
 from skerch.ssrft import SSRFT, work_bytes
 from skerch.utils import InputError, NumericalError
+from tests.published_core import published_core
 
 F32, F64 = torch.float32, torch.float64
 D, N = 300, 16
@@ -221,6 +225,57 @@ class TestOrthogonalize:
         Y[200, 3] = bad
         with pytest.raises(NumericalError, match=r"outer measurements.*NaN or infinite"):
             orthogonalize(RowBlocks(Y), sketch)
+
+
+class TestHouseholderBasis:
+    """Against LAPACK's QR of the whole matrix."""
+
+    PIVOTING = pytest.mark.parametrize("pivoting", [True, False], ids=["pivoted", "plain"])
+
+    @staticmethod
+    def lapack(Y, pivoting):
+        return torch.from_numpy(
+            scipy.linalg.qr(Y.double().numpy(), mode="economic", pivoting=pivoting)[0]
+        )
+
+    @PIVOTING
+    @DTYPES
+    @SKETCHED
+    @pytest.mark.parametrize("decades", [0, 2, 4])
+    def test_columns_up_to_signs(
+        self, decades, sketched, dtype, pivoting, decaying, orthonormal, sketch_of, assert_close
+    ):
+        # Rotated, so that no column is the largest by construction.
+        Y = (decaying(decades) @ orthonormal(N, N, seed=2)).to(dtype)
+        factor = orthogonalize(RowBlocks(Y), sketch_of(Y) if sketched else None)
+        assert factor.method == ("cholesky_qr" if sketched else "tsqr")
+        factor = householder_basis(factor, pivoting)
+        Q, expected = basis(Y, factor), self.lapack(Y, pivoting)
+        assert_close(Q * (Q * expected).sum(0).sign(), expected, tol=1e-10)
+        assert_close(Q @ factor.R, Y.double(), tol=1e-10)
+
+    def test_both_bases_differ(self, decaying, orthonormal, sketch_of):
+        Y = decaying(2) @ orthonormal(N, N, seed=2)
+        factor = orthogonalize(RowBlocks(Y), sketch_of(Y))
+        plain, pivoted = (basis(Y, householder_basis(factor, p)) for p in (False, True))
+        assert float((plain * pivoted).sum(0).abs().min()) < 0.5
+
+    @PIVOTING
+    @DEFICIENT
+    def test_of_dependent_columns_the_range_remains(self, kind, pivoting, gaussian, sketch_of):
+        Y = make_deficient(kind, gaussian)
+        factor = householder_basis(orthogonalize(RowBlocks(Y), sketch_of(Y)), pivoting)
+        Q = basis(Y, factor)
+        assert Q.shape == (D, N - 3)
+        assert orthonormality(Q) < 1e-10
+        assert missed(Q, Y) < OUTSIDE[F64]
+
+    @DEFICIENT
+    def test_the_pivots_of_dependent_columns(self, kind, gaussian, sketch_of, assert_close):
+        Y = make_deficient(kind, gaussian)
+        Q = basis(Y, householder_basis(orthogonalize(RowBlocks(Y), sketch_of(Y)), True))
+        expected = self.lapack(Y, True)[:, : N - 3]
+        assert_close(Q * (Q * expected).sum(0).sign(), expected, tol=1e-10)
 
 
 class TestCorePinvSolve:
@@ -493,6 +548,86 @@ class TestSolveCoreSeigh:
         {"outer": Y, "inner": W}[where][7, 3] = bad
         with pytest.raises(NumericalError, match=f"{where} measurements"):
             solve_core_seigh(RowBlocks(Y), W, Psi)
+
+
+SPECTRA = {
+    "exponential": 10 ** (-torch.arange(300, dtype=F64) / 10),
+    "polynomial": (torch.arange(300, dtype=F64) + 1) ** -1,
+    "noise": torch.cat([torch.linspace(5, 1, 8, dtype=F64), torch.full((292,), 1e-2, dtype=F64)]),
+}
+
+
+class TestPublishedCore:
+    """One triangle, in the basis of the original: pivoted from a store, plain in memory."""
+
+    SEED, OUTER, INNER = 9, 20, 40
+
+    @pytest.fixture(params=SPECTRA)
+    def sketch(self, request, orthonormal, dense_ssrft):
+        """``Y``, ``W``, ``Phi`` and ``Psi`` of eigenvalues of both signs."""
+        signs = torch.where(torch.arange(300) % 3 == 1, -1.0, 1.0)
+        V = orthonormal(300, 300, seed=3)
+        H = (V * (SPECTRA[request.param] * signs)) @ V.T
+        Phi, Psi = (dense_ssrft((self.INNER, 300), self.SEED + i) for i in (0, 1))
+        return H @ Psi[: self.OUTER].T, Phi @ H @ Psi.T, Phi, Psi
+
+    def solve(self, Y, W, pivoting, factor=None):
+        factor = orthogonalize(RowBlocks(Y), W[:, : self.OUTER]) if factor is None else factor
+        factor = householder_basis(factor, pivoting)
+        return solve_core_seigh(
+            RowBlocks(Y), W, SSRFT((self.INNER, 300), self.SEED + 1), False, factor
+        )
+
+    @pytest.mark.parametrize("pivoting", [True, False], ids=["pivoted", "plain"])
+    @DTYPES
+    def test_against_the_original(self, sketch, pivoting, dtype, assert_close):
+        Y, W, Phi, Psi = sketch
+        Y, W = Y.to(dtype), W.to(dtype)
+        S, V = published_core(Y, W, Phi, Psi, pivoting)
+        found = self.solve(Y, W, pivoting)
+        scale = float(S.abs().max())
+        tol = {F64: 1e-12, F32: 2e-6}[dtype]  # the oracle rounds to the dtype, we do not
+        assert_close(found.S / scale, S.double() / scale, tol=tol)
+        V = V.double()
+        assert_close(self.dense(found) / scale, (V * S.double()) @ V.T / scale, tol=tol)
+
+    @pytest.mark.parametrize("pivoting", [True, False], ids=["pivoted", "plain"])
+    def test_vectors(self, sketch, pivoting, assert_close):
+        Y, W, Phi, Psi = sketch
+        _, V = published_core(Y, W, Phi, Psi, pivoting)
+        found = self.solve(Y, W, pivoting).vectors()
+        assert_close(found * (found * V).sum(0).sign(), V, tol=1e-9)
+
+    def test_it_depends_on_the_basis(self, sketch):
+        Y, W, *_ = sketch
+        pivoted, plain = (self.solve(Y, W, pivoting).S for pivoting in (True, False))
+        assert float((pivoted - plain).abs().max()) > 1e-3 * float(plain.abs().max())
+
+    def test_signs_of_the_basis_do_not_matter(self, sketch, assert_close):
+        Y, W, *_ = sketch
+        factor = householder_basis(orthogonalize(RowBlocks(Y), W[:, : self.OUTER]), True)
+        signs = torch.where(torch.arange(self.OUTER) % 3 == 0, -1.0, 1.0).double()
+        flipped = replace(factor, T=factor.T * signs)
+        Psi = SSRFT((self.INNER, 300), self.SEED + 1)
+        found, expected = (
+            solve_core_seigh(RowBlocks(Y), W, Psi, False, f) for f in (flipped, factor)
+        )
+        assert_close(found.S, expected.S, tol=1e-13)
+        assert_close(self.dense(found), self.dense(expected), tol=1e-13)
+
+    def test_the_default_is_plain_even_where_cholesky_qr_declines(
+        self, sketch, monkeypatch, assert_close
+    ):
+        Y, W, Phi, Psi = sketch
+        monkeypatch.setattr("skerch.distributed_decompositions.cholesky_qr", lambda *args: None)
+        S, _ = published_core(Y, W, Phi, Psi, pivoting=False)
+        transform = SSRFT((self.INNER, 300), self.SEED + 1)
+        assert_close(solve_core_seigh(RowBlocks(Y), W, transform, False).S, S)
+
+    @staticmethod
+    def dense(eigh):
+        V = eigh.vectors()
+        return (V * eigh.S) @ V.T
 
 
 class TestSolveCoreSsvd:
