@@ -19,7 +19,7 @@ from pathlib import Path
 import h5py, torch
 from applesandoranges.overlap import best_mask_curve, mask_curves, random_masks
 from skerch.a_posteriori import gaussian_test_vectors, truncation_errors
-from skerch.distributed_decompositions import orthogonalize, solve_core_seigh
+from skerch.distributed_decompositions import householder_basis, orthogonalize, solve_core_seigh
 from skerch.row_blocks import RowBlocks
 from skerch.ssrft import SSRFT
 
@@ -27,7 +27,7 @@ def resident(which):
     text = Path("/proc/self/status").read_text()
     return 1024 * int(next(x for x in text.splitlines() if x.startswith(which)).split()[1])
 
-path, budget = sys.argv[1], int(sys.argv[2])
+path, budget, symmetrize = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
 torch.set_num_threads(1)
 small = torch.randn(64, 64, dtype=torch.float64)  # what the libraries set up at first use
 torch.linalg.eigh(torch.linalg.qr(small @ small).R)
@@ -37,7 +37,9 @@ with h5py.File(path) as file:
     Y = RowBlocks(file["Y"], budget)
     W = torch.from_numpy(file["W"][:]).double()
     factor = orthogonalize(Y, W[:, : Y.shape[1]])
-    eigh = solve_core_seigh(Y, W, SSRFT((len(W), Y.shape[0]), 2), True, factor)
+    if not symmetrize:
+        factor = householder_basis(factor, pivoting=True)
+    eigh = solve_core_seigh(Y, W, SSRFT((len(W), Y.shape[0]), 2), symmetrize, factor)
     (curve, *_) = mask_curves(eigh, random_masks(Y.shape[0], Y.shape[1], 3, 0))
     best = best_mask_curve(eigh)
     G = gaussian_test_vectors(Y.shape[0], 4, 0, torch.float32)
@@ -70,8 +72,8 @@ def measurements(tmp_path_factory):
     return path
 
 
-def analyse(path, budget):
-    words = [sys.executable, "-c", PROGRAM, str(path), str(budget)]
+def analyse(path, budget, symmetrize):
+    words = [sys.executable, "-c", PROGRAM, str(path), str(budget), str(symmetrize)]
     root = Path(__file__).parents[2]
     finished = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
     return json.loads(finished.stdout)
@@ -79,8 +81,9 @@ def analyse(path, budget):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
-def test_peak_memory_stays_within_the_budget_and_results_do_not_change(measurements):
-    small, large = analyse(measurements, BUDGET), analyse(measurements, 10**10)
+@pytest.mark.parametrize("symmetrize", [True, False], ids=["symmetrised", "one-triangle"])
+def test_peak_memory_stays_within_the_budget_and_results_do_not_change(measurements, symmetrize):
+    small, large = (analyse(measurements, budget, symmetrize) for budget in (BUDGET, 10**10))
     assert small["method"] == large["method"] == "cholesky_qr"
     # What libraries set up, and what allocators keep, does not grow with the matrix.
     assert small["grown"] < BUDGET + 60_000_000 < SIZE
