@@ -9,10 +9,13 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/orchestration.sh"
 : "${OBS_DATASETS_PATH:=$HOME/datasets/DeepOBS}"
 : "${PROBLEM:=cifar10det_3c3d}" "${NUM_PARAMS:=895210}" "${RANDOM_SEED:=12345}" "${OPTIMIZER:=SGD}"
 : "${NUM_HESSIAN_DATAPOINTS:=500}"
-: "${RECORD_BEGINNING:=0}" "${RECORD_EVERY:=2000}" "${MAX_RECORD_STEP:=8000}" "${MAX_STEPS:=$MAX_RECORD_STEP}"
+: "${RECORD_BEGINNING:=0}" "${RECORD_EVERY:=2000}" "${MAX_RECORD_STEP:=8000}"
+: "${MAX_STEPS:=}" # empty: one step after the last recorded one; 8001, as published
+: "${WITH_EVAL:=true}" # evaluations of all splits, each epoch
 : "${SPLITS:=train test}"
 : "${NUM_OUTER:=1000}" "${NUM_INNER:=2000}" "${MEAS_PER_JOB:=400}"
-: "${WITH_A_POSTERIORI:=true}" "${NUM_A_POSTERIORI:=30}"
+# Off, as published; true also estimates the error of each sketch, by so many more products.
+: "${WITH_A_POSTERIORI:=false}" "${NUM_A_POSTERIORI:=30}"
 : "${SYMMETRIZE_CORE:=true}" # false: one triangle of the core only, as published; less accurate
 
 # The cluster. What is empty is left to its defaults.

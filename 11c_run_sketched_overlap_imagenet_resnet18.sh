@@ -9,15 +9,18 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/orchestration.sh"
 : "${OBS_DATASETS_PATH:=$HOME/datasets/DeepOBS}"
 : "${PROBLEM:=imagenetdet_resnet18}" "${NUM_PARAMS:=11689512}" "${RANDOM_SEED:=12345}" "${OPTIMIZER:=SGD}"
 : "${NUM_HESSIAN_DATAPOINTS:=5000}"
-: "${RECORD_BEGINNING:=0}" "${RECORD_EVERY:=2000}" "${MAX_RECORD_STEP:=8000}" "${MAX_STEPS:=$MAX_RECORD_STEP}"
+: "${RECORD_BEGINNING:=0}" "${RECORD_EVERY:=2000}" "${MAX_RECORD_STEP:=8000}"
+: "${MAX_STEPS:=}" # empty: one step after the last recorded one; 8001, as published
+: "${WITH_EVAL:=false}" # as published; true evaluates all splits, 150,000 images at each epoch
 : "${SPLITS:=test}"
 : "${NUM_OUTER:=1500}" "${NUM_INNER:=3000}" "${MEAS_PER_JOB:=100}"
-: "${WITH_A_POSTERIORI:=true}" "${NUM_A_POSTERIORI:=30}"
+# Off, as published; true also estimates the error of each sketch, by so many more products.
+: "${WITH_A_POSTERIORI:=false}" "${NUM_A_POSTERIORI:=30}"
 : "${SYMMETRIZE_CORE:=true}" # false: one triangle of the core only, as published; less accurate
 
-# The cluster. What is empty is left to its defaults.
+# The cluster. What is empty is left to its defaults. The published training took 31 hours.
 : "${PARTITION:=}" "${ACCOUNT:=}" "${GRES:=}" "${CPUS_PER_TASK:=8}" "${SBATCH_OPTIONS:=}"
-: "${TIME_TRAIN:=24:00:00}" "${TIME_MEASURE:=24:00:00}" "${TIME_ANALYSE:=24:00:00}"
+: "${TIME_TRAIN:=48:00:00}" "${TIME_MEASURE:=24:00:00}" "${TIME_ANALYSE:=24:00:00}"
 : "${MEM_TRAIN:=32G}" "${MEM_MEASURE:=32G}" "${MEM_ANALYSE:=64G}"
 : "${ACTIVATE:=}" # e.g. 'source ~/miniconda3/bin/activate apples'; empty: .venv or python3
 

@@ -10,6 +10,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/orchestration.sh"
 : "${PROBLEM:=mnist_mini}" "${NUM_PARAMS:=7030}" "${RANDOM_SEED:=12345}" "${OPTIMIZER:=SGD}"
 : "${NUM_HESSIAN_DATAPOINTS:=500}"
 : "${RECORD_BEGINNING:=0}" "${RECORD_EVERY:=100}" "${MAX_RECORD_STEP:=1000}" "${MAX_STEPS:=$MAX_RECORD_STEP}"
+: "${WITH_EVAL:=true}" # evaluations of all splits, each epoch
 : "${SPLITS:=train test}"
 : "${NUM_OUTER:=355}" "${NUM_INNER:=710}" "${MEAS_PER_JOB:=71}"
 : "${WITH_A_POSTERIORI:=true}" "${NUM_A_POSTERIORI:=30}"

@@ -20,7 +20,7 @@ source slurm/job.sh
 # Settings that belong to an experiment. They are kept with it; those in the environment go first.
 SETTINGS=(
     PROBLEM NUM_PARAMS RANDOM_SEED OPTIMIZER TUNING_CONF OBS_DATASETS_PATH NUM_HESSIAN_DATAPOINTS
-    RECORD_BEGINNING RECORD_EVERY MAX_RECORD_STEP MAX_STEPS SPLITS
+    RECORD_BEGINNING RECORD_EVERY MAX_RECORD_STEP MAX_STEPS WITH_EVAL SPLITS
     NUM_OUTER NUM_INNER MEAS_PER_JOB MEAS_FLAG DTYPE WITH_A_POSTERIORI NUM_A_POSTERIORI
     SYMMETRIZE_CORE MEAS_DIR KEEP_MEASUREMENTS DEVICE VECTORS_PER_PRODUCT MEMORY_BUDGET_GB
     RECOVERY NUM_ROUNDS BLOCK_SIZE PER_ROUND
@@ -292,7 +292,7 @@ train() {
         "OBS_DATASETS_PATH=$OBS_DATASETS_PATH" "PROBLEM=$PROBLEM" "OPTIMIZER=$OPTIMIZER" \
         "TUNING_CONF=$TUNING_CONF" "RANDOM_SEED=$RANDOM_SEED" "OUTPUT_DIR=$EXPERIMENT_DIR" \
         "RECORD_BEGINNING=$RECORD_BEGINNING" "RECORD_EVERY=$RECORD_EVERY" \
-        "MAX_RECORD_STEP=$MAX_RECORD_STEP" "MAX_STEPS=$MAX_STEPS" \
+        "MAX_RECORD_STEP=$MAX_RECORD_STEP" "MAX_STEPS=$MAX_STEPS" "WITH_EVAL=$WITH_EVAL" \
         "NUM_HESSIAN_DATAPOINTS=$NUM_HESSIAN_DATAPOINTS" "DEVICE=$DEVICE"
     AFTER=$JOB
 }
@@ -443,7 +443,7 @@ check_settings() {
         if command -v sbatch >/dev/null; then LAUNCHER=slurm; fi
     fi
     : "${LOCAL_JOBS:=1}" "${VERIFY:=false}" "${KEEP_MEASUREMENTS:=false}" "${DTYPE:=float32}"
-    : "${MEAS_FLAG:=measured}" "${RECOVERY:=seigh}" "${SYMMETRIZE_CORE:=true}"
+    : "${MEAS_FLAG:=measured}" "${RECOVERY:=seigh}" "${WITH_EVAL:=true}" "${SYMMETRIZE_CORE:=true}"
     : "${TIME_SMALL:=30}" "${MEM_SMALL:=2G}"
     for name in "${SETTINGS[@]}"; do # the others may be empty
         [ -n "${!name:-}" ] || printf -v "$name" %s ''
@@ -454,12 +454,13 @@ check_settings() {
         [ "${!name}" -gt 0 ] || fail 2 "$name must be at least 1"
     done
     check_recovery
+    : "${MAX_STEPS:=$((MAX_RECORD_STEP + 1))}"
     [ "$MAX_RECORD_STEP" -ge "$RECORD_BEGINNING" ] || fail 2 "MAX_RECORD_STEP is below RECORD_BEGINNING"
     require SPLITS
     for split in $SPLITS; do
         [[ $split = train || $split = test ]] || fail 2 "SPLITS: expected train, test or both, got '$SPLITS'"
     done
-    for name in KEEP_MEASUREMENTS VERIFY SYMMETRIZE_CORE; do
+    for name in KEEP_MEASUREMENTS VERIFY WITH_EVAL SYMMETRIZE_CORE; do
         [[ ${!name} = true || ${!name} = false ]] || fail 2 "$name: expected true or false, got '${!name}'"
     done
     absolute OBS_DATASETS_PATH

@@ -51,7 +51,7 @@ def shell(command: str, *words: str) -> str:
         (CIFAR10, 10, 5, ["PROBLEM=cifar10det_3c3d", "NUM_PARAMS=895210", "NUM_OUTER=1000",
                           "NUM_INNER=2000", "MEAS_PER_JOB=400", "NUM_HESSIAN_DATAPOINTS=500",
                           "RECORD_EVERY=2000", "MAX_RECORD_STEP=8000"]),
-        (CIFAR100, 5, 6, ["PROBLEM=cifar100det_allcnnc", "NUM_PARAMS=1387108", "NUM_OUTER=1000",
+        (CIFAR100, 5, 6, ["PROBLEM=cifar100_allcnnc", "NUM_PARAMS=1387108", "NUM_OUTER=1000",
                           "NUM_INNER=2000", "MEAS_PER_JOB=340", "NUM_HESSIAN_DATAPOINTS=1000"]),
         (IMAGENET, 5, 30, ["PROBLEM=imagenetdet_resnet18", "NUM_PARAMS=11689512", "NUM_OUTER=1500",
                            "NUM_INNER=3000", "MEAS_PER_JOB=100", "NUM_HESSIAN_DATAPOINTS=5000"]),
@@ -68,6 +68,80 @@ def test_defaults_of_the_experiments(call, tmp_path, script, hessians, tasks, wo
     for word in [*words, "RANDOM_SEED=12345", "OPTIMIZER=SGD"]:
         assert f" {word} " in screen.replace("\n", " ")
     assert not (tmp_path / "out").exists()
+
+
+#: CONFIG of the published logs of 10a, where WITH_EVAL says whether they have evaluations.
+PUBLISHED = {
+    CIFAR10: {
+        "PROBLEM": "cifar10det_3c3d", "NUM_HESSIAN_DATAPOINTS": "500", "WITH_EVAL": "true",
+    },
+    CIFAR100: {
+        "PROBLEM": "cifar100_allcnnc", "NUM_HESSIAN_DATAPOINTS": "1000", "WITH_EVAL": "true",
+    },
+    IMAGENET: {
+        "PROBLEM": "imagenetdet_resnet18", "NUM_HESSIAN_DATAPOINTS": "5000", "WITH_EVAL": "false",
+    },
+}  # fmt: skip
+OF_ALL = {
+    "OPTIMIZER": "SGD", "RANDOM_SEED": "12345", "MAX_STEPS": "8001", "RECORD_BEGINNING": "0",
+    "RECORD_EVERY": "2000", "MAX_RECORD_STEP": "8000",
+}  # fmt: skip
+
+
+def job(screen, name):
+    """Return the variables that a dry run gives to a job."""
+    (part,) = (part for part in screen.split("\n# ") if re.match(rf"{name}\b", part))
+    return dict(word.split("=", 1) for word in part.split() if re.match(r"[A-Z_]+=", word))
+
+
+@pytest.mark.parametrize(("script", "config"), PUBLISHED.items(), ids=["11a", "11b", "11c"])
+def test_defaults_are_the_published_experiments(call, script, config):
+    screen = call(script, "--dry-run", LAUNCHER="slurm")
+    training, analysis = job(screen, "10a_train"), job(screen, "10d_step8000_test")
+    expected = config | OF_ALL
+    assert {name: training.get(name) for name in expected} == expected
+    assert analysis["WITH_A_POSTERIORI"] == "false"
+    assert ("10c_step0_train" in screen) == (script == CIFAR10)
+
+
+@pytest.mark.parametrize("script", [CIFAR10, CIFAR100, IMAGENET])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({"MAX_RECORD_STEP": "4000"}, "4001"), ({"MAX_STEPS": "9000"}, "9000")],
+    ids=["one after the last recorded step", "given"],
+)
+def test_last_step_of_the_training(call, script, given, expected):
+    screen = call(script, "--dry-run", LAUNCHER="slurm", **given)
+    assert job(screen, "10a_train")["MAX_STEPS"] == expected
+
+
+@pytest.mark.parametrize("script", [CIFAR10, CIFAR100, IMAGENET, MNIST])
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_evaluations_are_switched_by_a_variable(call, script, value):
+    screen = call(script, "--dry-run", LAUNCHER="slurm", MAX_RECORD_STEP="0", WITH_EVAL=value)
+    assert job(screen, "10a_train")["WITH_EVAL"] == value
+    assert screen.count("WITH_EVAL=") == 1
+
+
+def test_the_switch_reaches_10a(call, tmp_path):
+    show = tmp_path / "show"
+    show.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    show.chmod(0o755)
+    screen = call(
+        "10a_gather_params_grads.slurm", PYTHON=str(show), PROBLEM="mnist_mini", RANDOM_SEED="1",
+        SLURM_JOB_ID="3", RECORD_BEGINNING="0", RECORD_EVERY="2", MAX_RECORD_STEP="4",
+        NUM_HESSIAN_DATAPOINTS="20", MAX_STEPS="5", WITH_EVAL="false",
+    )  # fmt: skip
+    words = screen.splitlines()
+    assert {"WITH_EVAL=false", "MAX_STEPS=5", "RECORD_STEPS=[0,2,4]"} <= {*words}
+
+
+def test_the_switch_is_kept_with_the_experiment(tmp_path):
+    settings = tmp_path / "experiment" / "settings"
+    settings.parent.mkdir()
+    settings.write_text("SCRIPT=11c\0WITH_EVAL=true\0")
+    command = 'EXPERIMENT_DIR=$1; load_settings; print_settings | tr "\\0" "\\n"'
+    assert "WITH_EVAL=true" in shell(command, str(settings.parent)).splitlines()
 
 
 def test_each_job_comes_after_the_one_before(call):
@@ -141,6 +215,7 @@ def test_the_triangle_of_the_core_reaches_10d(call, tmp_path):
         ({"KEEP_MEASUREMENTS": "yes"}, "KEEP_MEASUREMENTS: expected true or false, got 'yes'"),
         ({"SYMMETRIZE_CORE": "yes"}, "SYMMETRIZE_CORE: expected true or false, got 'yes'"),
         ({"OBS_DATASETS_PATH": "nowhere"}, "nowhere: no such directory; 09a_prepare_datasets.py"),
+        ({"WITH_EVAL": "yes"}, "WITH_EVAL: expected true or false, got 'yes'"),
         ({"RUN_DIR": "nowhere"}, "nowhere: no such directory"),
         ({"RUN_DIR": "."}, "expected a run directory of 10a or an experiment"),
         ({"OUTPUT_DIR": "back\\slash", "LAUNCHER": "slurm"}, "a path with a backslash"),
