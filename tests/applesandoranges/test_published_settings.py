@@ -4,6 +4,8 @@ The numbers are those of the original logs. The images are not there: GLOBALS de
 there are and of which class, not on what they show.
 """
 
+import dataclasses
+
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -13,6 +15,7 @@ from applesandoranges.datasets import DATASETS, DatasetPair
 from applesandoranges.jsonlog import read_log
 from applesandoranges.script_config import parse_config
 from applesandoranges.training import TrainingConfig, prepare_run
+from tests.script_loader import load_script
 
 STEPS = [0, 2000, 4000, 6000, 8000]
 NET_3C3D = [[64, 3, 5, 5], [64], [96, 64, 3, 3], [96], [128, 96, 3, 3], [128], [512, 1152], [512]]
@@ -113,3 +116,35 @@ def test_hessian_subsets_of_imagenet_are_the_published_ones(run_globals):
 )
 def test_validation_points_of_full_data(run_globals, problem, num_valid):
     assert run_globals(problem)["num_valid"] == num_valid
+
+
+RECORDED = {
+    "OBS_DATASETS", "DEVICE", "PARAMS_PATH", "TRAINING_LOGPATH", "SUCCESS_FLAG", "TEST_HESSIAN",
+    "STEP",
+}  # fmt: skip
+TRAINING = {
+    "OBS_DATASETS", "TUNING_CONF", "OPTIMIZER", "PROBLEM", "RANDOM_SEED", "MAX_STEPS", "DEVICE",
+    "OUTPUT_DIR", "OUTDIR_SUFFIX", "RECORD_STEPS", "NUM_HESSIAN_DATAPOINTS",
+}  # fmt: skip
+#: Keys of CONFIG in the published logs (12a's is called 12b there).
+CONFIG_KEYS = {
+    "10a_gather_params_grads.py": TRAINING | {"STORE_GRADS"},
+    "10c_hessian_hdf5_measurements.py": RECORDED
+    | {"MEASUREMENTS_DIR", "NUM_INNER", "NUM_OUTER", "MEASUREMENT_IDXS"},
+    "10d_core_and_analysis.py": RECORDED
+    | {
+        "INNER_VIRTUAL", "OUTER_VIRTUAL", "INNER_MONOLITHIC", "OUTER_MONOLITHIC",
+        "WITH_A_POSTERIORI", "NUM_A_POSTERIORI", "DELETE_MERGED_SUBFILES",
+    },
+    "12a_mnist_mini_exhaustive_test.py": TRAINING
+    | {
+        "WITH_TEST_HESSIAN", "WITH_TRAIN_HESSIAN", "NUM_OUTER", "NUM_INNER", "WITH_A_POSTERIORI",
+        "NUM_A_POSTERIORI",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "keys"), CONFIG_KEYS.items(), ids=lambda value: str(value)[:3])
+def test_every_key_of_the_published_configurations_is_there(script, keys):
+    ours = {field.name for field in dataclasses.fields(load_script(script).Config)}
+    assert keys - ours == set()
