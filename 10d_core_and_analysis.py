@@ -15,6 +15,7 @@ from applesandoranges.analysis import (
     check_analysis,
     log_analysis,
 )
+from applesandoranges.eigenspaces import EigenvectorFiles, check_number, keep_eigenvectors
 from applesandoranges.jsonlog import JsonLog, file_stamp, logs_stop
 from applesandoranges.recorded_hessian import (
     RecordedHessian,
@@ -42,6 +43,7 @@ class Config(AnalysisConfig, RecoveryConfig, RecordedHessianConfig):
         "eigenpairs that are wanted (hmt, krylov)", None, shown="half of the products"
     )
     NUM_INNER: int | None = key("products in all rounds (hmt, krylov)", None)
+    EIGENVECTORS: int = key("leading eigenvectors to write, and to compare with other steps", 0)
     DELETE_MERGED_SUBFILES: bool = key("remove the sub-files once they are merged", False)
 
 
@@ -67,6 +69,7 @@ def make_solver(config: Config, recorded: RecordedHessian, budget: int) -> Solve
 def main(config: Config) -> None:
     """Merge, solve, analyse."""
     check_analysis(config)
+    check_number(config.EIGENVECTORS)
     return_freed_memory()
     recorded = load_recorded_hessian(config)
     solver = make_solver(config, recorded, budget_bytes(config.MEMORY_BUDGET_GB))
@@ -102,6 +105,11 @@ def main(config: Config) -> None:
             vectors = plan.vectors if plan else 1
             hessian = AnalysedHessian(recorded.operator, recorded.params, recorded.seed, vectors)
             log_analysis(log, "RESULT", where, eigh, hessian, config)
+            if config.EIGENVECTORS:
+                stage("Writing eigenvectors")
+                keep = EigenvectorFiles(recorded.run_dir, recorded.identity)
+                for body in keep_eigenvectors(keep, eigh, config.EIGENVECTORS):
+                    log("RESULT", where | body)
         log("INFO", ["Analysis done", where | {"log": log.path}])
 
 

@@ -17,6 +17,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/orchestration.sh"
 # Off, as published; true also estimates the error of each sketch, by so many more products.
 : "${WITH_A_POSTERIORI:=false}" "${NUM_A_POSTERIORI:=30}"
 : "${SYMMETRIZE_CORE:=true}" # false: one triangle of the core only, as published; less accurate
+: "${EIGENVECTORS:=0}" # leading eigenvectors that each analysis keeps, and compares with other steps
 
 # The cluster. What is empty is left to its defaults. The published training took 31 hours.
 : "${PARTITION:=}" "${ACCOUNT:=}" "${GRES:=}" "${CPUS_PER_TASK:=8}" "${SBATCH_OPTIONS:=}"

@@ -15,6 +15,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/orchestration.sh"
 : "${NUM_OUTER:=355}" "${NUM_INNER:=710}" "${MEAS_PER_JOB:=71}"
 : "${WITH_A_POSTERIORI:=true}" "${NUM_A_POSTERIORI:=30}"
 : "${SYMMETRIZE_CORE:=true}" # false: one triangle of the core only, as published; less accurate
+: "${EIGENVECTORS:=0}" # leading eigenvectors that each analysis keeps, and compares with other steps
 
 # The cluster. What is empty is left to its defaults.
 : "${PARTITION:=}" "${ACCOUNT:=}" "${GRES:=}" "${CPUS_PER_TASK:=1}" "${SBATCH_OPTIONS:=}"

@@ -13,6 +13,7 @@ from matplotlib.ticker import NullFormatter
 from ..jsonlog import TIME_RESOLUTION, Event, Log
 from ..plots import CHANCE, line_styles
 from ..results import HEADERS, LogSet
+from ..runs import Run
 from .common import Drawing, MissingInLogsError, Options
 
 #: Quantities of a training: headers of their lines, and the columns with their names.
@@ -54,7 +55,7 @@ def training(logs: LogSet, options: Options) -> Drawing:
     recorded = pd.DataFrame(log.bodies("TRAINING BATCH"))
     evaluated = pd.DataFrame(log.bodies("EVAL ROUND") + log.bodies("FINAL EVALUATION"))
     run = logs.run_of(log)
-    source = "" if run.data_source in ("full", "") else f", {run.data_source} data, not full ones"
+    source = _source_note(run)
     if len(evaluated):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.2))
         _draw_columns(axes[0], evaluated, EVALUATIONS["loss"])
@@ -74,6 +75,11 @@ def training(logs: LogSet, options: Options) -> Drawing:
     axes[0].legend()
     figure.suptitle(f"{run.label}{source}", fontsize="medium")
     return figure, {"evaluations": evaluated, "recorded_steps": recorded}
+
+
+def _source_note(run: Run) -> str:
+    full = run.data_source in ("full", "")
+    return "" if full else f", {run.data_source} data, not the full data set"
 
 
 def _draw_columns(ax: Axes, table: pd.DataFrame, names: dict[str, str], **marks: object) -> None:
@@ -135,7 +141,8 @@ def run_times(logs: LogSet, options: Options) -> Drawing:
         table = pd.concat([pd.DataFrame(rows), stage_times(log)] if rows else [stage_times(log)])
         if any(log is m for m in logs.measuring):
             table = table[~table["stage"].str.contains("Performing meas|Measurement succ")]
-        parts.append(table.assign(log=log.path.name, run=logs.run_of(log).label))
+        run = logs.run_of(log)
+        parts.append(table.assign(log=log.path.name, run=f"{run.label}{_source_note(run)}"))
     table = pd.concat(parts) if parts else pd.DataFrame()
     if not len(table):
         raise MissingInLogsError("no log has stages with time stamps")

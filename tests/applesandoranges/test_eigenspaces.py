@@ -106,7 +106,7 @@ def test_a_damaged_file_is_named_and_left_alone(eigh, tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     before = snapshot(tmp_path)
     with (
-        pytest.raises(StoreError, match="step=0__test=True.h5"),
+        pytest.raises(StoreError, match=r"step=0__test=True\.h5"),
         files(tmp_path, 100).of_other_steps(),
     ):
         pass

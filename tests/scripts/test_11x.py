@@ -181,6 +181,17 @@ def test_the_triangle_of_the_core_reaches_the_analyses_alone(call, script, given
     assert screen.count("SYMMETRIZE_CORE=") == 1
 
 
+@pytest.mark.parametrize(("given", "word"), [({}, "0"), ({"EIGENVECTORS": "50"}, "50")])
+@pytest.mark.parametrize("script", [CIFAR10, CIFAR100, IMAGENET, MNIST])
+def test_eigenvectors_are_asked_of_the_analyses_alone(call, script, given, word):
+    screen = call(
+        script, "--dry-run", LAUNCHER="slurm", MAX_RECORD_STEP="0", SPLITS="test", **given
+    )
+    (analysis,) = (part for part in screen.split("\n# ") if part.startswith("10d_"))
+    assert re.search(rf"\bEIGENVECTORS={word}\b", analysis)
+    assert screen.count("EIGENVECTORS=") == 1
+
+
 def test_the_triangle_of_the_core_is_kept_with_the_experiment(call, tmp_path):
     settings = tmp_path / "experiment" / "settings"
     settings.parent.mkdir()
@@ -197,9 +208,10 @@ def test_the_triangle_of_the_core_reaches_10d(call, tmp_path):
         "PYTHON": show, "PARAMS_PATH": show, "LOG_PATH": show, "MEAS_FLAG": "ok", "STEP": "7",
         "TEST_HESSIAN": "true", "OUTER_VIRTUAL": "o", "OUTER_MONOLITHIC": "p",
         "INNER_VIRTUAL": "i", "INNER_MONOLITHIC": "j", "SYMMETRIZE_CORE": "false",
+        "EIGENVECTORS": "9",
     }  # fmt: skip
     screen = call("10d_core_and_analysis.slurm", **{k: str(v) for k, v in variables.items()})
-    assert "SYMMETRIZE_CORE=false" in screen.splitlines()
+    assert {"SYMMETRIZE_CORE=false", "EIGENVECTORS=9"} <= set(screen.splitlines())
 
 
 @pytest.mark.parametrize(
@@ -213,6 +225,7 @@ def test_the_triangle_of_the_core_reaches_10d(call, tmp_path):
         ({"LAUNCHER": "pbs"}, "LAUNCHER: expected slurm or local, got 'pbs'"),
         ({"LOCAL_JOBS": "0"}, "LOCAL_JOBS must be at least 1"),
         ({"KEEP_MEASUREMENTS": "yes"}, "KEEP_MEASUREMENTS: expected true or false, got 'yes'"),
+        ({"EIGENVECTORS": "all"}, "EIGENVECTORS: expected a whole number, got 'all'"),
         ({"SYMMETRIZE_CORE": "yes"}, "SYMMETRIZE_CORE: expected true or false, got 'yes'"),
         ({"OBS_DATASETS_PATH": "nowhere"}, "nowhere: no such directory; 09a_prepare_datasets.py"),
         ({"WITH_EVAL": "yes"}, "WITH_EVAL: expected true or false, got 'yes'"),

@@ -357,6 +357,31 @@ def test_10d_logs_all_documented_quantities(analysed):
     assert analysed.name.endswith("[10d_core_and_analysis.py]__step=0__test=False.log")
 
 
+def test_10d_keeps_eigenvectors_and_compares_them_with_other_steps(trained):
+    store = trained.lay_out("vectors")
+    found = {}
+    for step in (0, 2):
+        assert trained.measure(store, STEP=step) == 0
+        assert trained.analyse(store, STEP=step, EIGENVECTORS=4, WITH_A_POSTERIORI=0) == 0
+        log = read_log(trained.logs(ANALYSE)[-1])
+        (kept,) = (b for b in log.bodies("RESULT") if "eigenvectors_path" in b)
+        with h5py.File(kept["eigenvectors_path"]) as file:
+            found[step] = file["data"][:].astype(float)
+        operator = load(trained, step).operator
+        expected = seigh(operator, 6, 12, seed=12346, dtype=torch.float32).vectors(4).numpy()
+        np.testing.assert_allclose(np.abs((found[step] * expected).sum(0)), 1, atol=1e-4)
+    (between,) = (b for b in log.bodies("RESULT") if b.get("angles_with") == "eigenspace")
+    assert between["other_step"] == 0
+    expected = [np.linalg.norm(found[0][:, :k].T @ found[2][:, :k]) ** 2 for k in range(1, 5)]
+    np.testing.assert_allclose(between["frob_VtV^2"], expected, rtol=1e-4)
+
+
+def test_10d_refuses_a_negative_number_of_eigenvectors(trained, capsys):
+    store = trained.lay_out("negative")
+    assert trained.analyse(store, EIGENVECTORS=-1) == 2
+    assert "EIGENVECTORS must be at least 0" in capsys.readouterr().err
+
+
 def test_10d_can_be_run_again_and_without_subfiles(trained, capsys):
     store = trained.lay_out("again")
     assert trained.measure(store, STEP=2) == 0
