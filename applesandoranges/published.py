@@ -180,15 +180,15 @@ def common_parameters(ours: np.ndarray, published: np.ndarray) -> np.ndarray:
 def _mask(result: HessianResult, run: PublishedRun) -> pd.DataFrame:
     """Compare nested masks for every ``k``, or whole ones where the published are not ordered."""
     published, ours = tables.largest(run.problem, result.step), result.mask()
-    n = len(published)
+    # A sketch of lower rank has fewer of them; those of sets cannot be told.
+    n = min(len(published), len(ours)) if run.ordered else len(published)
     k = np.arange(1, n + 1)
     if result.step == 0 and (ties := tables.equal_at_start(run.problem)):
-        common = np.bincount([i for i, j in enumerate(ours[:n]) if int(j) in ties], minlength=n)
-        common = common.cumsum()
+        common = np.cumsum([int(index) in ties for index in ours[:n]])
     else:
-        common = common_parameters(ours[:n], published)
+        common = common_parameters(ours[:n], published[:n])
     if not run.ordered:
-        k, common = k[-1:], common[-1:]
+        k, common = (k[-1:], common[-1:]) if len(ours) >= n else (k[:0], common[:0])
     return _rows(
         "mask", "mask", (common, k), (k - common) / n, step=result.step, split=result.split, at=k,
         **_expected("mask", run, result.split, result.step),

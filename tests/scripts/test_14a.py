@@ -1,6 +1,7 @@
 """14a: verdicts on logs that are, are not, and cannot be those of the published runs."""
 
 import json
+import re
 from itertools import product
 
 import numpy as np
@@ -264,10 +265,21 @@ def test_another_sketch_gets_no_verdict_on_the_sketch(check, capsys, name, value
     assert check(logs) == 1  # masks do not depend on the sketch
 
 
-def test_a_sketch_of_another_rank_gets_no_verdict_on_the_sketch(check, capsys):
-    logs = change(published_events("cifar100_allcnnc"), "core_S", lambda v: v[:500])
-    assert check(logs) == 2
-    assert "NUM_OUTER=500, published 1000" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("problem", "published", "masks"),
+    [("cifar100_allcnnc", 1000, ["100 of 100"]), ("mnist_mini", 355, [])],
+)
+def test_a_sketch_of_lower_rank_gets_no_verdict_on_the_sketch(
+    check, capsys, problem, published, masks
+):
+    logs = published_events(problem)
+    for name in ("core_S", "frob_Qtop^2", "largest_absparams"):
+        change(logs, name, lambda values: values[:100], None, 0, True)
+    assert check(logs, "STEPS=[0]", "SPLITS=[test]") == 2
+    output, error = capsys.readouterr()
+    assert f"NUM_OUTER=100, published {published}" in error
+    (line,) = (text for text in output.splitlines() if text.split()[:2] == ["0", "test"])
+    assert re.findall(r"\b\d+ of \d\d+\b", line) == masks
 
 
 def test_the_number_of_measurements_may_stand_in_their_logs_alone(check, capsys):
