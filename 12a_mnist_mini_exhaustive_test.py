@@ -25,9 +25,8 @@ from applesandoranges.exact import check_exact_memory, dense_matrix, exact_eigh,
 from applesandoranges.hessian import make_hessian, parameter_vector
 from applesandoranges.hessian_engines import ProductConfig
 from applesandoranges.jsonlog import logs_stop
-from applesandoranges.names import check_name
 from applesandoranges.overlap import truncation_ranks
-from applesandoranges.problems import PROBLEMS
+from applesandoranges.problems import PROBLEMS, check_problem
 from applesandoranges.resources import allow_tf32, budget_bytes, parse_device
 from applesandoranges.script_config import key, run_script
 from applesandoranges.training import TrainingConfig, TrainingRun, prepare_run, train
@@ -52,7 +51,7 @@ def main(config: Config) -> None:
     splits = ["train"] * config.WITH_TRAIN_HESSIAN + ["test"] * config.WITH_TEST_HESSIAN
     if not splits:
         raise InputError("WITH_TRAIN_HESSIAN and WITH_TEST_HESSIAN are both switched off")
-    check_name("problem", config.PROBLEM, PROBLEMS)
+    check_problem(config.PROBLEM)
     dim = PROBLEMS[config.PROBLEM].num_params
     check_sizes((dim, dim), config.NUM_OUTER, config.NUM_INNER)
     check_exact_memory(dim, budget_bytes(config.MEMORY_BUDGET_GB))

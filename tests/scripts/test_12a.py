@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from applesandoranges import problems
+from applesandoranges.figures import FIGURES
 from applesandoranges.jsonlog import read_log
 from applesandoranges.problems import PROBLEMS
 from applesandoranges.results import read_logs
@@ -62,6 +63,20 @@ def test_log_has_exact_and_sketched_results_for_both_splits(tiny, digits, tmp_pa
         assert all(body["best_rel_frob_error"] <= body["rel_frob_error"] for body in result.exact)
         assert {body["recovery"] for body in result.recoveries} == {"seigh", "hmt", "krylov"}
         assert (result.array("H_frob_Qbest^2") >= result.array("H_frob_Qtop^2") - 1e-9).all()
+        # The mask's angles say what its curve says.
+        (angles,) = (b["principal_angles"] for b in result.angles if b["angles_with"] == "mask")
+        for k in (40, 20, 2):
+            captured = np.square(np.cos(angles[str(k)])).sum()
+            assert captured == pytest.approx(result.array("frob_Qtop^2")[k - 1], rel=1e-9)
+        others = [b["other_step"] for b in result.angles if b["angles_with"] == "eigenspace"]
+        assert others == ([0] if result.step else [])
+
+
+def test_12a_draws_its_figures(tiny, digits, tmp_path):
+    assert run(SCRIPT, *words(digits, tmp_path)) == 0
+    out = f"OUTPUT_DIR={tmp_path / 'f'}"
+    assert run("13a_plot_overlap.py", f"LOGS={tmp_path / 'out'}", out, "K=[2,40]") == 0
+    assert {path.stem for path in (tmp_path / "f").glob("*.png")} == set(FIGURES) - {"recoveries"}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +88,7 @@ def test_log_has_exact_and_sketched_results_for_both_splits(tiny, digits, tmp_pa
         (["MEMORY_BUDGET_GB=0.5"], "the exact Hessian of 7030 parameters needs 1.38 GB"),
         (["PROBLEM=cifar10det_3c3d"], "the exact Hessian of 895210 parameters needs"),
         (["PROBLEM=mnist_mni"], "nearest valid one is mnist_mini"),
+        (["PROBLEM=mnist_vae"], "mnist_vae"),
         (["RECORD_STEPS=[301]"], "must be some of 0 ... 300"),
         (["OPTIMIZER=LBFGS"], "unknown optimizer 'LBFGS'"),
         (["STORE_GRADS=1"], "unknown key 'STORE_GRADS'"),
