@@ -113,6 +113,8 @@ def _grid_of_panels(
         steps = len({result.step for result in part})
         ax.legend(ncols=1 + (steps > 6), loc="best", fontsize="x-small")
         ax.set_title(f"{title}, {title_note(part)}", fontsize="medium")
+    if len({part[0].run for _, part in parts}) == 1:  # else the panels say which run they are of
+        figure.suptitle(results[0].facts.label, fontsize="medium")
     return figure, {"overlap": pd.concat(tables)}
 
 
