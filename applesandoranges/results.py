@@ -153,7 +153,7 @@ class LogSet:
         results: Ordered by run, split (train first) and step.
         training: Logs of trainings.
         measuring: Logs of measurements.
-        analysing: Logs with results.
+        analysing: Logs with the results that count.
         left_out: What could not be read, or does not count, a line each.
         runs: All runs, each with its logs.
     """
@@ -237,22 +237,30 @@ def read_logs(where: str, num_params: int | None = None) -> LogSet:
     for run, own in runs:
         mine = [log for log in own if any(log is other for other in analysing)]
         results += _collect(run, mine, left_out)
+    counting = {result.path for result in results}
+    analysing = [log for log in analysing if log.path in counting]
     return LogSet(results, training, measuring, analysing, left_out, runs)
 
 
 def _collect(run: Run, logs: Sequence[Log], left_out: list[str]) -> list[HessianResult]:
-    """Return the results of a run; of several analyses of one Hessian the last complete one."""
+    """Return the results of a run; of several analyses of one Hessian the last complete one.
+
+    Where none is complete, what the last one has counts. What does not count is said.
+    """
     chosen: dict[tuple[str, int, str], HessianResult] = {}
+    complete: set[tuple[str, int, str]] = set()
     for log in sorted(logs, key=lambda log: log.events[0].time):
         for result in _results(run, log):
-            name = f"{result.path}: analysis of {result.label}"
-            if not _is_complete(log, result):
-                left_out.append(f"{name} is not complete")
-                continue
             key = result.split, result.step, result.recovery
-            if key in chosen:
+            whole = _is_complete(log, result)
+            if not whole:
+                left_out.append(f"{result.path}: the analysis of {result.label} did not end")
+                if key in complete:
+                    continue
+            elif key in complete:
                 left_out.append(f"{chosen[key].path}: a later analysis of {result.label} counts")
             chosen[key] = result
+            complete |= {key} if whole else set()
     return sorted(chosen.values(), key=lambda r: (r.split != "train", r.step, r.recovery))
 
 

@@ -139,9 +139,22 @@ def test_an_analysis_that_was_killed_hides_no_complete_one(tmp_path, lines):
     text = first.read_text().replace('["2024', '["2026').splitlines()
     killed.write_text("\n".join(text[:lines]))
     logs = read_logs(str(tmp_path))
-    complete = lines == -1  # the overlap is there, only the mask is not
-    assert logs.results[0].path == (killed if complete else first)
+    counts = killed if lines == -1 else first  # the overlap is there, only the mask is not
+    assert logs.results[0].path == counts
+    assert [log.path for log in logs.analysing] == [counts]
     assert len(logs.left_out) == 1
+
+
+def test_an_analysis_that_did_not_end_counts_where_there_is_no_other(tmp_path):
+    path = analysis_log(run_directory(tmp_path, "cifar10det_3c3d"), 895_210, 0)
+    path.write_text("\n".join(path.read_text().splitlines()[:-2]))
+    logs = read_logs(str(tmp_path))
+    assert list(logs.results[0].quantities) == ["core_S"]
+    assert logs.left_out == [f"{path}: the analysis of step 0, test did not end"]
+    complete = analysis_log(run_directory(tmp_path, "cifar10det_3c3d"), 895_210, 2000)
+    later = complete.with_name(complete.name.replace("step=2000", "step=0"))
+    later.write_text(complete.read_text().replace('"STEP": 2000', '"STEP": 0'))
+    assert read_logs(str(tmp_path)).results[0].path == later
 
 
 def test_magnitudes_of_earlier_versions_are_no_indices(tmp_path):
