@@ -186,7 +186,7 @@ def grassmannian_along_training(logs: LogSet, options: Options) -> Drawing:
     ranks = sorted(shown["k"].unique())
     figure, axes = plt.subplots(
         len(rows), len(ranks), figsize=(4.1 * len(ranks), 3.6 * len(rows)),
-        squeeze=False, sharey=True, sharex=True,
+        squeeze=False, sharey="row", sharex=True,
     )  # fmt: skip
     metrics = list(dict.fromkeys(shown["metric"]))
     for row, what in zip(axes, rows, strict=True):
@@ -198,8 +198,7 @@ def grassmannian_along_training(logs: LogSet, options: Options) -> Drawing:
                     line["step"], line["similarity"], marker="o", ms=3,
                     label=METRICS[name].label, **style,
                 )  # fmt: skip
-            ax.set(title=f"{PAIRS[what]}, k = {k}", ylim=(-0.03, 1.03))
-            ax.title.set_fontsize("medium")
+            ax.set_title(f"{PAIRS[what]}, k = {k}", fontsize="medium")
         row[0].set_ylabel("similarity, 1 for equal subspaces")
     for ax in axes[-1]:
         ax.set_xlabel("training step")

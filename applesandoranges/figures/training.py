@@ -40,6 +40,8 @@ STAGES = {
     "Preparing Hessian dataloader": "Loading the Hessian data",
     "Loading model parameters and creating Hessian": "Loading parameters, making the Hessian",
 }
+#: Texts that state facts and are no stages.
+FACTS = ("Hessian products", "Some measurements were made again and agree")
 #: Quantities that published logs compute without an INFO line before them.
 UNANNOUNCED = {"frob_Qtop^2": "Computing the overlap"}
 
@@ -116,7 +118,8 @@ def is_info(event: Event) -> bool:
 
 
 def _marks(log: Log) -> list[Event]:
-    return [e for e in log.events if (is_info(e) and e.text) or e.header in HEADERS]
+    stages = (e for e in log.events if e.text not in FACTS)
+    return [e for e in stages if (is_info(e) and e.text) or e.header in HEADERS]
 
 
 def measurement_times(log: Log) -> list[dict[str, object]]:
