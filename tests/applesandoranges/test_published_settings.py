@@ -144,7 +144,7 @@ CONFIG_KEYS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("script", "keys"), CONFIG_KEYS.items(), ids=lambda value: str(value)[:3])
+@pytest.mark.parametrize(("script", "keys"), CONFIG_KEYS.items(), ids=list(CONFIG_KEYS))
 def test_every_key_of_the_published_configurations_is_there(script, keys):
     ours = {field.name for field in dataclasses.fields(load_script(script).Config)}
     assert keys - ours == set()
