@@ -201,9 +201,7 @@ def _inverse_transpose(L: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(L.T, eye, upper=True)
 
 
-def _significant(
-    S: Tensor, rank: int, dim: int, eps: float, norm: float
-) -> tuple[int, int]:
+def _significant(S: Tensor, rank: int, dim: int, eps: float, norm: float) -> tuple[int, int]:
     """Return how many of ``rank`` eigenvalues exceed round-off, and how many of all ``[m]`` do.
 
     Raises:
