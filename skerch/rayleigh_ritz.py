@@ -56,8 +56,8 @@ def solve_rayleigh_ritz(
 
     Solves for the Ritz pairs of the whole basis. Residuals follow from the rounds' small matrices
     and the part of the last products that lies outside of the basis. Pairs of which the eigenvalue
-    is round-off of the products, :func:`~skerch.utils.product_round_off` with the norm that the rounds
-    show, are left out.
+    is round-off of the products, :func:`~skerch.utils.product_round_off` with the norm that the
+    rounds show, are left out.
 
     Cost: no product with the operator; two passes over the basis, about ``4 D m n`` operations.
 

@@ -85,9 +85,10 @@ def check_finite(values: Tensor, what: str) -> None:
 def product_round_off(dim: int, eps: float, norm: float) -> float:
     """Return the norm below which a part of ``H v`` may be round-off: ``sqrt(D) eps ||H||_2``.
 
-    A sum of ``D`` products is off by at most ``l sqrt(D) u`` times the sum of their magnitudes, with
-    a probability that ``l`` decides [Higham and Mary, SIAM J. Sci. Comput. 41 (2019), theorem 2.4].
-    With ``u = eps / 2`` this is ``l = 2``; kernels differ in the order of their sums, and stay below.
+    Rounding puts a sum of ``D`` products off by at most ``l sqrt(D) u`` times the sum of their
+    magnitudes, with a probability that ``l`` decides [Higham and Mary 2019, "A new approach to
+    probabilistic rounding error analysis"]. With ``u = eps / 2`` this is ``l = 2``. Kernels differ
+    in the order of their sums, and stay below.
 
     Args:
         dim: ``D``.
