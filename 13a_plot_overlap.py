@@ -94,10 +94,15 @@ def main(config: Config) -> None:
         check_name("figure", name, FIGURES)
     if any(k < 1 for k in config.K):
         raise InputError(f"K: expected ranks of at least 1, got {min(config.K)}")
+    if config.NUM_PARAMS is not None and config.NUM_PARAMS < 1:
+        raise InputError(f"NUM_PARAMS must be at least 1, got {config.NUM_PARAMS}")
+    directory = Path(config.OUTPUT_DIR).expanduser()
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory}: OUTPUT_DIR is a file; expected a directory or a new name")
     logs = read_logs(config.LOGS, config.NUM_PARAMS)
     for line in logs.left_out:
         print(f"left out: {line}", file=sys.stderr)
-    drawn, directory = dict(drawings(logs, config)), Path(config.OUTPUT_DIR).expanduser()
+    drawn = dict(drawings(logs, config))
     if not drawn:
         raise InputError(f"{config.LOGS}: nothing to draw")
     for name, (_, tables) in drawn.items():

@@ -218,7 +218,7 @@ def _parse(line: str) -> Event | None:
         stamp, (header, body) = json.loads(line)
         text, body = _text_and_body(body)
         time = datetime.strptime(stamp, TIME_FORMAT)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     if not (isinstance(header, str) and isinstance(text, str) and isinstance(body, dict)):
         return None

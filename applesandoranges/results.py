@@ -32,6 +32,11 @@ ALIASES = {
     "frob_Qtop^2_rand": "frob_Qrandom^2",
     "eigvec_errors": "eigvec_resnorm",
 }
+#: Quantities that are lists of numbers.
+LISTS = {
+    "core_S", "H_eigvals", "frob_Qtop^2", "frob_Qtop^2_mag", "frob_Qtop^2_best", "frob_Qbest^2",
+    "H_frob_Qtop^2", "H_frob_Qbest^2", "largest_absparams", "scree_lower", "scree_upper",
+}  # fmt: skip
 #: Keys that say which Hessian a line is of, or explain it.
 WHERE = ("step", "H_test", "info")
 #: Error estimates of several ranks in one line, as published logs have them.
@@ -109,12 +114,26 @@ class HessianResult:
         return values
 
     def mask(self) -> np.ndarray:
-        """Return the indices of the largest parameters, by descending magnitude, ``[n]``."""
+        """Return the indices of the largest parameters, by descending magnitude, ``[n]``.
+
+        Published logs of mnist_mini have them as a set; see :attr:`mask_is_ordered`.
+        """
         return np.asarray(self.quantities["largest_absparams"], dtype=np.int64)
+
+    @property
+    def mask_is_ordered(self) -> bool:
+        """Whether the mask is ordered by magnitude: sets come with (nearly) ascending indices."""
+        ascending = np.diff(self.mask()) > 0
+        return len(ascending) < 10 or ascending.sum() < len(ascending) - 1
 
     def overlap_table(self, quantity: str = "frob_Qtop^2") -> pd.DataFrame:
         """Return ``k, overlap, chance, ratio, chance_std`` for every ``k``."""
         curve = self.array(quantity)
+        if len(curve) > self.dim:
+            raise InputError(
+                f"{self.path}: {quantity} has {len(curve)} values, more than the {self.dim} "
+                "parameters of this run; check NUM_PARAMS"
+            )
         k = torch.arange(1, len(curve) + 1)
         chance = chance_level(k, self.dim).numpy()
         overlap = curve / k.numpy()
@@ -250,7 +269,7 @@ def _collect(run: Run, logs: Sequence[Log], left_out: list[str]) -> list[Hessian
     chosen: dict[tuple[str, int, str], HessianResult] = {}
     complete: set[tuple[str, int, str]] = set()
     for log in sorted(logs, key=lambda log: log.events[0].time):
-        for result in _results(run, log):
+        for result in _results(run, log, left_out):
             key = result.split, result.step, result.recovery
             whole = _is_complete(log, result)
             if not whole:
@@ -264,7 +283,7 @@ def _collect(run: Run, logs: Sequence[Log], left_out: list[str]) -> list[Hessian
     return sorted(chosen.values(), key=lambda r: (r.split != "train", r.step, r.recovery))
 
 
-def _results(run: Run, log: Log) -> list[HessianResult]:
+def _results(run: Run, log: Log, left_out: list[str]) -> list[HessianResult]:
     config = next(iter(log.bodies("CONFIG")), {})
     recovery = str(config.get("RECOVERY") or "seigh")
     found: dict[tuple[str, int], HessianResult] = {}
@@ -273,6 +292,9 @@ def _results(run: Run, log: Log) -> list[HessianResult]:
             continue
         where = _which_hessian(event, config)
         if where is None:
+            continue
+        if wrong := _malformed(event.body):
+            left_out.append(f"{log.path}: a result line is not as expected ({wrong})")
             continue
         result = found.setdefault(where, HessianResult(log.path, run, where[1], where[0], recovery))
         result.take({name: v for name, v in event.body.items() if name not in WHERE})
@@ -284,7 +306,19 @@ def _which_hessian(event: Event, config: dict[str, Any]) -> tuple[str, int] | No
     step = event.body.get("step", config.get("STEP"))
     test = event.body.get("H_test", config.get("TEST_HESSIAN"))
     split = HEADERS[event.header] or ("test" if test else "train")
-    return None if step is None else (split, int(step))
+    return (split, step) if isinstance(step, int) else None
+
+
+def _malformed(body: dict[str, Any]) -> str:
+    """Return what is wrong with the quantities of a result line; empty if nothing is."""
+    for name, value in body.items():
+        if name in LISTS and not (
+            isinstance(value, list)
+            and value
+            and all(v is None or isinstance(v, (int, float)) for v in value)
+        ):
+            return f"{name} is no list of numbers"
+    return ""
 
 
 def _is_complete(log: Log, result: HessianResult) -> bool:

@@ -69,18 +69,19 @@ def _bodies(log: Log) -> Iterator[dict[str, Any]]:
     return (event.body for event in log.events if event.header in ("CONFIG", "GLOBALS"))
 
 
-def _find(logs: Sequence[Log], *names: str) -> Any:
-    found = (b[n] for log in logs for b in _bodies(log) for n in names if b.get(n) is not None)
-    return next(found, None)
+def _find(kind: type, logs: Sequence[Log], *names: str) -> Any:
+    """Return the first value of the right kind under one of the names, or ``None``."""
+    values = (body.get(name) for log in logs for body in _bodies(log) for name in names)
+    return next((value for value in values if isinstance(value, kind)), None)
 
 
 def _identity(log: Log) -> str | None:
-    return _find([log], "run_id")
+    return _find(str, [log], "run_id")
 
 
 def _directory(log: Log) -> str:
-    own = _find([log], "run_dir")
-    training = _find([log], "TRAINING_LOGPATH")
+    own = _find(str, [log], "run_dir")
+    training = _find(str, [log], "TRAINING_LOGPATH")
     name = Path(own).name if own else Path(training).parent.name if training else ""
     return name or log.path.resolve().parent.name
 
@@ -88,10 +89,10 @@ def _directory(log: Log) -> str:
 def _describe(key: str, logs: list[Log], num_params: int | None) -> Run:
     directory = _directory(logs[0])
     _, problem, digits, *_ = (*directory.split("__"), "", "", "")
-    seed = _find(logs, "RANDOM_SEED", "random_seed")
+    seed = _find(int, logs, "RANDOM_SEED", "random_seed")
     if seed is None and digits.isdigit():
         seed = int(digits)
-    dims = {int(dim) for log in logs for dim in _dims(log)}
+    dims = {dim for log in logs for dim in _dims(log)}
     if len(dims) > 1:
         raise InputError(
             f"{logs[0].path.parent}: logs of one run name different numbers of parameters, "
@@ -100,17 +101,17 @@ def _describe(key: str, logs: list[Log], num_params: int | None) -> Run:
     return Run(
         key,
         directory,
-        _find(logs, "PROBLEM", "problem") or problem,
+        _find(str, logs, "PROBLEM", "problem") or problem,
         seed,
         dims.pop() if dims else num_params,
-        _find(logs, "data_source") or "",
+        _find(str, logs, "data_source") or "",
         "",
     )
 
 
 def _dims(log: Log) -> Iterator[int]:
     for event in log.events:
-        if "num_params" in event.body:
+        if isinstance(event.body.get("num_params"), int):
             yield event.body["num_params"]
         elif match := ORTHOGONALIZING.match(event.text):
             yield int(match[1])

@@ -80,7 +80,7 @@ def mask_stabilisation(logs: LogSet, options: Options) -> Drawing:
     """Intersection over union of the masks of two steps, a matrix for each rank."""
     _, results = longest_split(require(logs.results, "largest_absparams"))
     _require_steps(results, "masks")
-    ranks = options.ranks_up_to(rank_of(results, "largest_absparams"))
+    ranks = _ranks_of_masks(results, options)
     rows = [
         {"k": k, "step": a.step, "other_step": b.step,
          "iou": intersection_over_union(a.mask()[:k], b.mask()[:k])}
@@ -120,6 +120,19 @@ def eigenspace_stabilisation(logs: LogSet, options: Options) -> Drawing:
     title = f"Overlap of the top eigenspaces of two steps, {SPLITS[split]}"
     dim = results[0].dim
     return _matrices(pd.DataFrame(rows), "overlap", results, title, lambda k: k / dim)
+
+
+def _ranks_of_masks(results: Sequence[HessianResult], options: Options) -> list[int]:
+    """Return the ranks at which masks can be compared: of sets, that of the whole set alone."""
+    n = rank_of(results, "largest_absparams")
+    if all(result.mask_is_ordered for result in results):
+        return options.ranks_up_to(n)
+    if options.ranks and n not in options.ranks:
+        raise MissingInLogsError(
+            f"the masks of this log are sets, not ordered by magnitude; they can be compared at "
+            f"k = {n} alone"
+        )
+    return [n]
 
 
 def _angles_with(result: HessianResult, what: str) -> list[dict[str, Any]]:

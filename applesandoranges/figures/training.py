@@ -131,7 +131,7 @@ def measurement_times(log: Log) -> list[dict[str, object]]:
     seconds = (done[-1].time - begun[0].time).total_seconds() / len(done)
     rows: list[dict[str, object]] = [{"stage": "one measurement", "seconds": seconds}]
     num = next((body.get("NUM_INNER") for body in log.bodies("CONFIG")), None)
-    if num:
+    if isinstance(num, int):
         rows.append({"stage": "all measurements, in sequence", "seconds": num * seconds})
     return rows
 

@@ -200,3 +200,45 @@ def test_other_bodies_are_no_events(tmp_path, body):
     good = '["2024-03-21_02:09:31.164", ["INFO", {}]]'
     path.write_text(f"{good}\n" + json.dumps(["2024-03-21_02:09:31.164", ["INFO", body]]))
     assert len(read_log(path).left_out) == 1
+
+
+@pytest.mark.parametrize("value", ["x", None, {}, 3, ["a"], [[1.0]], []], ids=str)
+@pytest.mark.parametrize("name", ["core_S", "frob_Qtop^2", "largest_absparams"])
+def test_quantities_of_the_wrong_kind_are_left_out_and_named(tmp_path, name, value):
+    log = Writer(tmp_path, "[10d_x.py]")
+    log("RESULT", {"step": 0, "H_frob_Qtop^2": [0.1]})
+    log("RESULT", {"step": 0, name: value})
+    logs = read_logs(str(tmp_path), 20)
+    assert name not in logs.results[0].quantities
+    assert f"{log.path}: a result line is not as expected ({name} is no list" in logs.left_out[0]
+
+
+@pytest.mark.parametrize(
+    "facts", [{"num_params": "x"}, {"TRAINING_LOGPATH": [1]}, {"run_id": {}}, {"STEP": "abc"}],
+    ids=str,
+)  # fmt: skip
+def test_facts_of_the_wrong_kind_are_as_good_as_none(tmp_path, facts):
+    log = Writer(tmp_path, "[10d_x.py]")
+    log("CONFIG", facts)
+    log("RESULT", {"frob_Qtop^2": [0.1]} if "STEP" in facts else {"step": 0, "frob_Qtop^2": [0.1]})
+    results = read_logs(str(tmp_path), 20).results
+    assert [result.dim for result in results] == ([] if "STEP" in facts else [20])
+
+
+def test_deep_nesting_is_no_event(tmp_path):
+    path = tmp_path / "a.log"
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="not a log of these scripts"):
+        read_log(path)
+
+
+@pytest.mark.parametrize(
+    ("indices", "ordered"),
+    [([5, 3, 9, 1, 7, 2, 8, 4, 6, 0, 11, 10], True), (list(range(12)), False),
+     ([*range(1, 12), 0], False), ([3, 4], True)],
+    ids=["by magnitude", "ascending", "ascending but for the last", "too few to tell"],
+)  # fmt: skip
+def test_masks_that_are_sets_are_recognised(tmp_path, indices, ordered):
+    log = Writer(tmp_path, "[10d_x.py]")
+    log("RESULT", {"step": 0, "largest_absparams": indices, "frob_Qtop^2": [0.1]})
+    assert read_logs(str(tmp_path), 20).results[0].mask_is_ordered == ordered

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from applesandoranges.figures import FIGURES, Options, draw
+from applesandoranges.figures import FIGURES, MissingInLogsError, Options, draw
 from applesandoranges.figures.masks import intersection_over_union
 from applesandoranges.results import read_logs
 from tests.conftest import run
@@ -182,6 +182,20 @@ def test_intersection_over_union(masks, expected):
     assert intersection_over_union(*map(np.array, masks)) == pytest.approx(expected)
 
 
+def test_masks_that_are_sets_are_compared_as_a_whole_alone(tmp_path):
+    log = Writer(tmp_path, "[12b_x.py]")
+    for step in (0, 10):
+        indices = list(range(step, step + 20))
+        body = {"step": step, "frob_Qtop^2": [0.1], "largest_absparams": indices}
+        log("H_TRAIN RESULT", body)
+    logs = read_logs(str(log.path), 100)
+    figure, tables = draw("mask_stabilisation", logs, Options())
+    assert tables["iou"]["k"].unique().tolist() == [20]
+    assert figure.axes[0].get_images()[0].get_array()[0, 1] == pytest.approx(1 / 3)
+    with pytest.raises(MissingInLogsError, match="they can be compared at k = 20 alone"):
+        draw("mask_stabilisation", logs, Options((5,)))
+
+
 def test_matrix_of_eigenspaces(logs):
     figure, _ = draw("eigenspace_stabilisation", logs, Options((4,)))
     matrix = figure.axes[0].get_images()[0].get_array()
@@ -204,13 +218,21 @@ def test_metrics_along_a_training(logs):
 @pytest.mark.parametrize(
     ("word", "message"),
     [("K=[0]", "expected ranks of at least 1, got 0"), ("K=[50]", "end at k = 8, got 50"),
-     ("FIGURES=[overlap]", "figure"), ("K=x", "K")],
+     ("FIGURES=[overlap]", "figure"), ("K=x", "K"), ("NUM_PARAMS=0", "at least 1, got 0")],
 )  # fmt: skip
 def test_wrong_keys_end_in_one_line(tmp_path, capsys, word, message):
     directory = published_run(tmp_path, "cifar10det_3c3d", 895_210)
     assert run(DRAW, f"LOGS={directory}", f"OUTPUT_DIR={tmp_path / 'f'}", word) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "f").exists()
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path, capsys):
+    directory = published_run(tmp_path, "cifar10det_3c3d", 895_210)
+    (tmp_path / "f").write_text("mine")
+    assert run(DRAW, f"LOGS={directory}", f"OUTPUT_DIR={tmp_path / 'f'}") == 2
+    assert "OUTPUT_DIR is a file" in capsys.readouterr().err
+    assert (tmp_path / "f").read_text() == "mine"
 
 
 def test_several_runs_are_named_in_the_table(tmp_path, capsys):
