@@ -10,10 +10,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from applesandoranges.dataset_sources import download, write_embedded, write_synthetic
-from applesandoranges.datasets import DATASETS
-from applesandoranges.names import check_name
-from applesandoranges.script_config import key, run_script
+from applesandoranges.app.config import key, run_script
+from applesandoranges.app.names import check_name
+from applesandoranges.problems.datasets import DATASETS
+from applesandoranges.problems.sources import download, write_embedded, write_synthetic
 from skerch.errors import InputError
 
 #: Data sets by source, where DATASETS was not given.

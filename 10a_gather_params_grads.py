@@ -10,12 +10,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from applesandoranges.hessian import buffer_state, parameter_vector
-from applesandoranges.incremental_hdf5 import IncrementalHDF5
-from applesandoranges.jsonlog import logs_stop
-from applesandoranges.resources import keep_freed_memory
-from applesandoranges.script_config import key, run_script
-from applesandoranges.training import (
+from applesandoranges.app.config import key, run_script
+from applesandoranges.app.log import logs_stop
+from applesandoranges.app.machine import keep_freed_memory
+from applesandoranges.problems.parameters import buffer_state, parameter_vector
+from applesandoranges.training.loop import (
     TrainingConfig,
     TrainingRun,
     finished_log,
@@ -23,7 +22,8 @@ from applesandoranges.training import (
     prepare_run,
     train,
 )
-from skerch.hdf5_files import remove_stale_asides
+from applesandoranges.training.params_file import IncrementalHDF5
+from skerch.store.files import remove_stale_asides
 
 #: ``matrix`` and ``split`` in the HDF5 lines of each file, in the words of published logs.
 MATRICES = {

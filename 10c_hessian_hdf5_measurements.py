@@ -11,20 +11,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from applesandoranges.jsonlog import JsonLog, file_stamp, logs_stop
-from applesandoranges.measuring import Measurements, measure
-from applesandoranges.recorded_hessian import (
+from applesandoranges.app.config import key, run_script
+from applesandoranges.app.log import JsonLog, file_stamp, logs_stop
+from applesandoranges.app.machine import budget_bytes, keep_freed_memory
+from applesandoranges.app.software import made_with
+from applesandoranges.measurement.loop import Measurements, measure
+from applesandoranges.measurement.recorded import (
     RecordedHessian,
     RecordedHessianConfig,
     load_recorded_hessian,
 )
-from applesandoranges.recoveries import RecoveryConfig, check_rank, make_recovery
-from applesandoranges.resources import budget_bytes, keep_freed_memory
-from applesandoranges.rounds import RoundStore
-from applesandoranges.script_config import key, run_script
-from applesandoranges.sketches import RoundMeasurements, SeighSketch
-from applesandoranges.software import made_with
-from skerch.hdf5_files import remove_stale_asides
+from applesandoranges.measurement.recoveries import RecoveryConfig, check_rank, make_recovery
+from applesandoranges.measurement.rounds import RoundStore
+from applesandoranges.measurement.sketches import RoundMeasurements, SeighSketch
+from skerch.store.files import remove_stale_asides
 
 
 @dataclass

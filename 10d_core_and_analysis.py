@@ -9,25 +9,25 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from applesandoranges.analysis import (
+from applesandoranges.analysis.eigenspaces import EigenvectorFiles, check_number, keep_eigenvectors
+from applesandoranges.analysis.report import (
     AnalysedHessian,
     AnalysisConfig,
     check_analysis,
     log_analysis,
 )
-from applesandoranges.eigenspaces import EigenvectorFiles, check_number, keep_eigenvectors
-from applesandoranges.jsonlog import JsonLog, file_stamp, logs_stop
-from applesandoranges.recorded_hessian import (
+from applesandoranges.app.config import key, run_script
+from applesandoranges.app.log import JsonLog, file_stamp, logs_stop
+from applesandoranges.app.machine import budget_bytes, return_freed_memory
+from applesandoranges.app.software import made_with
+from applesandoranges.measurement.recorded import (
     RecordedHessian,
     RecordedHessianConfig,
     load_recorded_hessian,
 )
-from applesandoranges.recoveries import RecoveryConfig, make_recovery
-from applesandoranges.recovering import Paths, RoundsSolver, SeighSolver, Solver
-from applesandoranges.resources import budget_bytes, return_freed_memory
-from applesandoranges.rounds import RoundStore
-from applesandoranges.script_config import key, run_script
-from applesandoranges.software import made_with
+from applesandoranges.measurement.recoveries import RecoveryConfig, make_recovery
+from applesandoranges.measurement.recovering import Paths, RoundsSolver, SeighSolver, Solver
+from applesandoranges.measurement.rounds import RoundStore
 from skerch.errors import InputError
 
 

@@ -9,13 +9,13 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from applesandoranges.jsonlog import JsonLog, file_stamp
-from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
-from applesandoranges.recoveries import RecoveryConfig, make_recovery
-from applesandoranges.resources import budget_bytes
-from applesandoranges.rounds import RoundStore
-from applesandoranges.script_config import key, run_script
-from applesandoranges.software import made_with
+from applesandoranges.app.config import key, run_script
+from applesandoranges.app.log import JsonLog, file_stamp
+from applesandoranges.app.machine import budget_bytes
+from applesandoranges.app.software import made_with
+from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.measurement.recoveries import RecoveryConfig, make_recovery
+from applesandoranges.measurement.rounds import RoundStore
 from skerch.errors import InputError
 
 

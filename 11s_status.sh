@@ -15,5 +15,5 @@ STORE_DIR=${MEAS_DIR:-$EXPERIMENT_DIR/measurements}
 resume_command
 resume=$REPLY
 find_python
-"$PYTHON" -m applesandoranges.progress status --settings "$EXPERIMENT_DIR/settings" \
+"$PYTHON" -m applesandoranges.cluster.progress status --settings "$EXPERIMENT_DIR/settings" \
     --run_dir "$RUN_DIR" --store "$STORE_DIR" --queue <(queue_lines) --resume_command "$resume"

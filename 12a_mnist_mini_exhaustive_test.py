@@ -12,24 +12,30 @@ from pathlib import Path
 
 import torch
 
-from applesandoranges.analysis import (
+from applesandoranges.analysis.comparing import compare_recoveries
+from applesandoranges.analysis.eigenspaces import compare_eigenspaces
+from applesandoranges.analysis.exact import (
+    check_exact_memory,
+    dense_matrix,
+    exact_eigh,
+    exact_results,
+)
+from applesandoranges.analysis.overlap import truncation_ranks
+from applesandoranges.analysis.report import (
     AnalysedHessian,
     AnalysisConfig,
     check_analysis,
     log_analysis,
     overlap_results,
 )
-from applesandoranges.comparing import compare_recoveries
-from applesandoranges.eigenspaces import compare_eigenspaces
-from applesandoranges.exact import check_exact_memory, dense_matrix, exact_eigh, exact_results
-from applesandoranges.hessian import make_hessian, parameter_vector
-from applesandoranges.hessian_engines import ProductConfig
-from applesandoranges.jsonlog import logs_stop
-from applesandoranges.overlap import truncation_ranks
-from applesandoranges.problems import PROBLEMS, check_problem
-from applesandoranges.resources import allow_tf32, budget_bytes, parse_device
-from applesandoranges.script_config import key, run_script
-from applesandoranges.training import TrainingConfig, TrainingRun, prepare_run, train
+from applesandoranges.app.config import key, run_script
+from applesandoranges.app.log import logs_stop
+from applesandoranges.app.machine import allow_tf32, budget_bytes, parse_device
+from applesandoranges.hessian.engines import ProductConfig
+from applesandoranges.hessian.operator import make_hessian
+from applesandoranges.problems.parameters import parameter_vector
+from applesandoranges.problems.registry import PROBLEMS, check_problem
+from applesandoranges.training.loop import TrainingConfig, TrainingRun, prepare_run, train
 from skerch.decompositions import check_sizes, seigh
 from skerch.errors import InputError
 

@@ -16,18 +16,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from applesandoranges.figures import (
-    FIGURES,
-    PER_RUN,
-    Drawing,
-    MissingInLogsError,
-    Options,
-    draw,
-)
-from applesandoranges.names import check_name
-from applesandoranges.plots import figure_paths, save_figure
-from applesandoranges.results import HessianResult, LogSet, read_logs
-from applesandoranges.script_config import key, run_script
+from applesandoranges.app.config import key, run_script
+from applesandoranges.app.names import check_name
+from applesandoranges.figures import FIGURES, PER_RUN, Drawing, MissingInLogsError, Options, draw
+from applesandoranges.figures.style import figure_paths, save_figure
+from applesandoranges.results.collect import HessianResult, LogSet, read_logs
 from skerch.errors import InputError
 
 TABLE_RANKS = (1, 2, 5, 10, 20, 50, 100, 200, 355, 500, 1000, 1500)

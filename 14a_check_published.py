@@ -18,22 +18,18 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from applesandoranges.datasets import load_dataset
-from applesandoranges.jsonlog import file_stamp
-from applesandoranges.plots import save_figure
-from applesandoranges.problems import PROBLEMS
-from applesandoranges.published import OF_SKETCH, compare, missing, worst
-from applesandoranges.published_experiment import (
-    published_run,
-    run_differences,
-    sketch_differences,
-)
-from applesandoranges.published_figure import draw_comparison
-from applesandoranges.published_report import hessian_table, training_table
-from applesandoranges.published_tables import OPTIMIZER, RUNS, SEED, PublishedRun
-from applesandoranges.resources import default_device
-from applesandoranges.results import LogSet, read_logs
-from applesandoranges.script_config import key, run_script
+from applesandoranges.app.config import key, run_script
+from applesandoranges.app.log import file_stamp
+from applesandoranges.app.machine import default_device
+from applesandoranges.figures.style import save_figure
+from applesandoranges.problems.datasets import load_dataset
+from applesandoranges.problems.registry import PROBLEMS
+from applesandoranges.published.compare import OF_SKETCH, compare, missing, worst
+from applesandoranges.published.experiment import published_run, run_differences, sketch_differences
+from applesandoranges.published.figure import draw_comparison
+from applesandoranges.published.report import hessian_table, training_table
+from applesandoranges.published.tables import OPTIMIZER, RUNS, SEED, PublishedRun
+from applesandoranges.results.collect import LogSet, read_logs
 from skerch.errors import InputError, NumericalError
 
 EXHAUSTIVE = Path(__file__).parent / "12a_mnist_mini_exhaustive_test.py"

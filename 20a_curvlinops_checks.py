@@ -12,13 +12,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from applesandoranges.checks import CheckResult, Loss, run_checks
-from applesandoranges.hessian import make_hessian
-from applesandoranges.problems import build_problem
-from applesandoranges.resources import default_device, parse_device
-from applesandoranges.script_config import key, run_script
-from applesandoranges.settings import load_settings
-from applesandoranges.training import DEFAULT_SETTINGS
+from applesandoranges.app.config import key, run_script
+from applesandoranges.app.machine import default_device, parse_device
+from applesandoranges.hessian.checks import CheckResult, run_checks
+from applesandoranges.hessian.loss import Loss
+from applesandoranges.hessian.operator import make_hessian
+from applesandoranges.problems.problem import build_problem
+from applesandoranges.training.loop import DEFAULT_SETTINGS
+from applesandoranges.training.settings import load_settings
 from skerch.errors import InputError, NumericalError
 
 

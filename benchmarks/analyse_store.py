@@ -15,17 +15,14 @@ from typing import Any
 
 import torch
 
-from applesandoranges.analysis import AnalysedHessian, AnalysisConfig, log_analysis
-from applesandoranges.jsonlog import JsonLog, read_log
-from applesandoranges.merging import Merge
-from applesandoranges.resources import return_freed_memory
-from skerch.distributed_decompositions import (
-    Eigh,
-    budget_beside_core,
-    orthogonalize,
-    solve_core_seigh,
-)
-from skerch.row_blocks import RowBlocks
+from applesandoranges.analysis.report import AnalysedHessian, AnalysisConfig, log_analysis
+from applesandoranges.app.log import JsonLog, read_log
+from applesandoranges.app.machine import return_freed_memory
+from applesandoranges.measurement.merge import Merge
+from skerch.core.orthogonal import orthogonalize
+from skerch.core.row_blocks import RowBlocks
+from skerch.core.sketch import budget_beside_core, solve_core_seigh
+from skerch.results import Eigh
 from skerch.ssrft import SSRFT
 
 from .harness import Stages, peak_rss

@@ -14,17 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from applesandoranges.overlap import best_mask_curve, largest_parameters, mask_curves
+from applesandoranges.analysis.overlap import best_mask_curve, largest_parameters, mask_curves
 from skerch import INNER_FMT, LO_FMT
-from skerch.distributed_decompositions import (
-    Eigh,
-    create_hdf5_layout,
-    orthogonalize,
-    solve_core_seigh,
-)
-from skerch.distributed_measurements import DistributedHDF5, innermeas_batch_torch
-from skerch.row_blocks import RowBlocks
+from skerch.core.orthogonal import orthogonalize
+from skerch.core.products import innermeas_batch_torch
+from skerch.core.row_blocks import RowBlocks
+from skerch.core.sketch import solve_core_seigh
+from skerch.results import Eigh
 from skerch.ssrft import SSRFT
+from skerch.store.layout import create_hdf5_layout
+from skerch.store.measurements import DistributedHDF5
 
 from .analyse_store import FLAG
 from .harness import ROOT, Stages, case, scratch, seconds, summary

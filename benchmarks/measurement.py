@@ -13,14 +13,14 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from applesandoranges.background import BackgroundWriter
-from applesandoranges.hessian_engines import ProductPlan, ProductSettings
-from applesandoranges.jsonlog import JsonLog
-from applesandoranges.measuring import DTYPE, measure
-from applesandoranges.resources import keep_freed_memory
-from applesandoranges.sketches import SeighSketch, sketch_matrices
-from skerch.distributed_decompositions import create_hdf5_layout
-from skerch.distributed_measurements import innermeas_batch_torch
+from applesandoranges.app.log import JsonLog
+from applesandoranges.app.machine import keep_freed_memory
+from applesandoranges.hessian.engines import ProductPlan, ProductSettings
+from applesandoranges.measurement.background import BackgroundWriter
+from applesandoranges.measurement.loop import DTYPE, measure
+from applesandoranges.measurement.sketches import SeighSketch, sketch_matrices
+from skerch.core.products import innermeas_batch_torch
+from skerch.store.layout import create_hdf5_layout
 
 from .harness import case, scratch, seconds, summary
 from .synthetic import problem_batches, synthetic_hessian
@@ -112,7 +112,7 @@ def measurement_costs(
                 sketch = SeighSketch(recorded, store, f"measured{repeat}", outer, inner)
                 sketch.measure(idxs[:1])
                 TimedWriter.waited = 0.0
-                with patch("applesandoranges.measuring.BackgroundWriter", TimedWriter):
+                with patch("applesandoranges.measurement.loop.BackgroundWriter", TimedWriter):
                     times["measuring"].append(seconds(partial(measure, sketch, idxs, log)) / num)
                 waiting.append(TimedWriter.waited / num)
             storing.append(seconds(partial(_store, sketch, idxs, HV)) / num)

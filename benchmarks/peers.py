@@ -13,9 +13,9 @@ import numpy as np
 import scipy.sparse.linalg
 import torch
 
-from applesandoranges.exact import ExactEigh, dense_matrix, exact_eigh
-from applesandoranges.hessian_engines import BlockHessian
-from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.analysis.exact import ExactEigh, dense_matrix, exact_eigh
+from applesandoranges.hessian.engines import BlockHessian
+from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
 from skerch.decompositions import block_krylov, seigh
 
 from .harness import Stages, case, scratch

@@ -15,7 +15,7 @@ from typing import Any
 
 from matplotlib.ticker import EngFormatter
 
-from applesandoranges.plots import line_styles, plt
+from applesandoranges.figures.style import line_styles, plt
 
 from .harness import RESULTS, ROOT, cases
 

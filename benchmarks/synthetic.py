@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from applesandoranges.hessian import make_hessian, parameter_vector
-from applesandoranges.hessian_engines import ProductPlan, ProductSettings
-from applesandoranges.problems import Problem, build_problem
-from applesandoranges.recorded_hessian import RecordedHessian
+from applesandoranges.hessian.engines import ProductPlan, ProductSettings
+from applesandoranges.hessian.operator import make_hessian
+from applesandoranges.measurement.recorded import RecordedHessian
+from applesandoranges.problems.parameters import parameter_vector
+from applesandoranges.problems.problem import Problem, build_problem
 from skerch.linops import DiagonalLinOp
 from skerch.utils import gaussian_noise, rademacher, randperm
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +17,11 @@ from rich.table import Table
 
 from .a_posteriori import a_posteriori_error_bounds
 from .a_priori import a_priori_hyperparams
-from .distributed_decompositions import create_hdf5_layout
 from .errors import InputError, SkerchError
-from .inspection import inspect_path
-from .interruptions import Interrupted, interruptible
-from .measurement_store import DistributedHDF5, parse_shape
 from .planning import KRYLOV_ROUNDS, format_bytes, parse_bytes, plan
+from .store.inspection import inspect_path
+from .store.layout import create_hdf5_layout
+from .store.measurements import DistributedHDF5, parse_shape
 
 
 class Parser(argparse.ArgumentParser):
@@ -160,15 +161,22 @@ def _print(result: dict[str, Any], indent: str = "") -> None:
             print(f"{indent}{name}: {value}")
 
 
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    """Let SIGTERM end what runs as Ctrl-C does: files that are being written are removed."""
+    raise KeyboardInterrupt(signal.Signals(number).name, 128 + number)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0, 2 for wrong input or 1 for a failure."""
     args = make_parser().parse_args(argv)
     try:
-        with interruptible():
-            result = args.run(args)
-    except Interrupted as stop:
-        print(f"skerch: stopped by {stop} before it was done", file=sys.stderr)
-        return stop.status
+        with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
+            signal.signal(signal.SIGTERM, _interrupt)
+        result = args.run(args)
+    except KeyboardInterrupt as stop:
+        name, status = stop.args or ("Ctrl-C", 128 + signal.SIGINT)
+        print(f"skerch: stopped by {name} before it was done", file=sys.stderr)
+        return status
     except (SkerchError, OSError) as error:
         print(f"skerch: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1

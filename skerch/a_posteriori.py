@@ -14,7 +14,7 @@ from .errors import InputError
 from .utils import gaussian_noise
 
 if TYPE_CHECKING:
-    from .distributed_decompositions import Eigh
+    from .results import Eigh
 
 
 @dataclass(frozen=True)

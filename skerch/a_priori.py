@@ -42,3 +42,12 @@ def a_priori_hyperparams(
         )
     inner = math.isqrt(budget - outer * outer_cost)
     return outer, min(inner, height, width)
+
+
+def check_sizes(shape: tuple[int, int], outer: int, inner: int) -> None:
+    """Raise :class:`InputError` unless ``1 <= outer <= inner <= min(shape)``."""
+    if not 1 <= outer <= inner <= min(shape):
+        raise InputError(
+            f"expected 1 <= outer <= inner <= {min(shape)} for shape {tuple(shape)}, "
+            f"got outer={outer}, inner={inner}"
+        )

@@ -11,35 +11,30 @@ function                  passes          products, for rank ``k``    residuals
 ========================  ==============  ==========================  =========
 
 Products of one pass do not depend on each other. All share their mathematics with the routines for
-measurements on disk: :mod:`skerch.distributed_decompositions` and :mod:`skerch.rayleigh_ritz`.
+measurements on disk: :mod:`skerch.core.sketch` and :mod:`skerch.core.rayleigh_ritz`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .block_basis import BasisStep, extend_basis, write_starting_block
+from .a_priori import check_sizes
 from .budget import default_memory_budget
-from .distributed_decompositions import (
-    Eigh,
-    check_sizes,
-    orthogonalize,
-    solve_core_seigh,
-    solve_core_ssvd,
-    truncate_core,
-)
-from .distributed_measurements import MatrixColumns, innermeas_batch_torch, linmeas_batch_torch
+from .core.krylov import BasisStep, extend_basis, write_starting_block
+from .core.orthogonal import orthogonalize
+from .core.products import MatrixColumns, innermeas_batch_torch, linmeas_batch_torch
+from .core.rayleigh_ritz import solve_nystrom, solve_rayleigh_ritz
+from .core.row_blocks import RowBlocks
+from .core.sketch import solve_core_seigh, solve_core_ssvd
 from .errors import InputError
-from .rayleigh_ritz import solve_nystrom, solve_rayleigh_ritz
-from .row_blocks import RowBlocks
+from .results import Eigh, Ssvd
 from .ssrft import SSRFT, work_bytes
 
-__all__ = ["Ssvd", "block_krylov", "hmt", "nystrom", "seigh", "ssvd", "truncate_core"]
+__all__ = ["block_krylov", "hmt", "nystrom", "seigh", "ssvd"]
 
 
 def seigh(
@@ -66,7 +61,7 @@ def seigh(
         dtype: In which the operator computes.
         device: Where the operator computes.
         block_size: Vectors per product, fewer if the budget is small.
-        symmetrize: See :func:`~skerch.distributed_decompositions.solve_core_seigh`.
+        symmetrize: See :func:`~skerch.core.sketch.solve_core_seigh`.
         memory_budget: Bytes, default a quarter of the machine; the memory of ``op`` comes on top.
 
     Raises:
@@ -161,11 +156,11 @@ def hmt(
         dtype: In which the operator computes and the basis is stored.
         device: Where the operator computes.
         batch_size: Vectors per product.
-        memory_budget: Bytes; see :class:`~skerch.row_blocks.RowBlocks`.
+        memory_budget: Bytes; see :class:`~skerch.core.row_blocks.RowBlocks`.
 
     Returns:
         Up to ``rank`` pairs with their residual norms; see
-        :func:`~skerch.rayleigh_ritz.solve_rayleigh_ritz`.
+        :func:`~skerch.core.rayleigh_ritz.solve_rayleigh_ritz`.
 
     Raises:
         InputError: If sizes are impossible.
@@ -208,10 +203,10 @@ def nystrom(
         dtype: In which the operator computes and the basis is stored.
         device: Where the operator computes.
         batch_size: Vectors per product.
-        memory_budget: Bytes; see :class:`~skerch.row_blocks.RowBlocks`.
+        memory_budget: Bytes; see :class:`~skerch.core.row_blocks.RowBlocks`.
 
     Returns:
-        Up to ``rank`` pairs; see :func:`~skerch.rayleigh_ritz.solve_nystrom`.
+        Up to ``rank`` pairs; see :func:`~skerch.core.rayleigh_ritz.solve_nystrom`.
 
     Raises:
         InputError: If sizes are impossible.
@@ -256,11 +251,11 @@ def block_krylov(
         dtype: In which the operator computes and the basis is stored.
         device: Where the operator computes.
         batch_size: Vectors per product.
-        memory_budget: Bytes; see :class:`~skerch.row_blocks.RowBlocks`.
+        memory_budget: Bytes; see :class:`~skerch.core.row_blocks.RowBlocks`.
 
     Returns:
         Up to ``rank`` pairs with their residual norms; see
-        :func:`~skerch.rayleigh_ritz.solve_rayleigh_ritz`.
+        :func:`~skerch.core.rayleigh_ritz.solve_rayleigh_ritz`.
 
     Raises:
         InputError: If sizes are impossible.
@@ -341,26 +336,6 @@ class _Rounds:
             )
         self.num_products += n
         return products
-
-
-@dataclass(frozen=True)
-class Ssvd:
-    """``A ~ (Q_left U) diag(S) (Vh Q_right^T)``; ``Q_left [H, r]``, ``Q_right [W, r]``."""
-
-    Q_left: Tensor
-    U: Tensor
-    S: Tensor
-    Vh: Tensor
-    Q_right: Tensor
-
-    def to_dense(self) -> Tensor:
-        """Return the approximation as a ``[H, W]`` matrix."""
-        return (self.Q_left @ self.U * self.S) @ (self.Vh @ self.Q_right.T)
-
-    def truncated(self, k: int) -> Ssvd:
-        """Return the approximation by the first ``k`` triplets."""
-        S, U, Vh = truncate_core(k, self.S, self.U, self.Vh)
-        return Ssvd(self.Q_left, U, S, Vh, self.Q_right)
 
 
 def ssvd(

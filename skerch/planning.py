@@ -6,7 +6,7 @@ result closer to the best one of its rank. SEIGH is for a single pass and for th
 range finder with Rayleigh-Ritz for two passes and the least memory.
 
 Costs are counted for the routines of this package, out of core: see
-:mod:`skerch.distributed_decompositions` and :mod:`skerch.rayleigh_ritz`.
+:mod:`skerch.core.sketch` and :mod:`skerch.core.rayleigh_ritz`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .budget import default_memory_budget
+from .core.row_blocks import RowBlocks
 from .errors import InputError
-from .row_blocks import RowBlocks
 
 #: Numbers of block Krylov rounds that are considered.
 KRYLOV_ROUNDS = (2, 3, 4, 5, 6, 8, 10)

@@ -530,7 +530,7 @@ make_plan() {
     fi
     local lines
     find_python
-    lines=$("$PYTHON" -m applesandoranges.progress plan --settings <(print_settings) --run_dir "$RUN_DIR" \
+    lines=$("$PYTHON" -m applesandoranges.cluster.progress plan --settings <(print_settings) --run_dir "$RUN_DIR" \
         --store "$STORE_DIR") || exit "$?"
     while read -r kind step split state tasks round; do
         case $kind in

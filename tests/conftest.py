@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from applesandoranges.dataset_sources import write_embedded
-from applesandoranges.exact import dense_matrix, exact_eigh
-from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
-from applesandoranges.script_config import parse_config, run_script
+from applesandoranges.analysis.exact import dense_matrix, exact_eigh
+from applesandoranges.app.config import parse_config, run_script
+from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.problems.sources import write_embedded
 from skerch.__main__ import main as skerch
 from tests.script_loader import load_script
 

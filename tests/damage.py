@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from skerch.measurement_store import INITIAL_FLAG, DistributedHDF5
+from skerch.store.measurements import INITIAL_FLAG, DistributedHDF5
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from applesandoranges.published_tables import TABLES
+from applesandoranges.published.tables import TABLES
 
 #: NUM_HESSIAN_DATAPOINTS, MAX_STEPS, batch_size, num_epochs, steps_per_epoch, lr, D, n_i; of the
 #: original logs.

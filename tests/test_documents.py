@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from applesandoranges.script_config import parse_config
+from applesandoranges.app.config import parse_config
 from tests.script_loader import REPOSITORY, load_script
 
 LINKS = [

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.func import functional_call, grad, jvp
 
-from applesandoranges.exact import exact_results
-from applesandoranges.overlap import largest_parameters, mask_curves
+from applesandoranges.analysis.exact import exact_results
+from applesandoranges.analysis.overlap import largest_parameters, mask_curves
 from skerch.decompositions import seigh
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("exact")]

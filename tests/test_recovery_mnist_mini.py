@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from applesandoranges.exact import exact_results
-from applesandoranges.overlap import largest_parameters, mask_curves
+from applesandoranges.analysis.exact import exact_results
+from applesandoranges.analysis.overlap import largest_parameters, mask_curves
 from skerch.decompositions import block_krylov, hmt, seigh
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("exact")]

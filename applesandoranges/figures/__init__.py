@@ -8,14 +8,9 @@ from __future__ import annotations
 
 import matplotlib.pyplot as plt
 
-from ..results import LogSet
+from ..results.collect import LogSet
 from .common import Draw, Drawing, MissingInLogsError, Options
-from .masks import (
-    eigenspace_stabilisation,
-    grassmannian_along_training,
-    mask_stabilisation,
-    masks,
-)
+from .masks import eigenspace_stabilisation, grassmannian_along_training, mask_stabilisation, masks
 from .overlap import (
     exact_and_sketched_overlap,
     overlap_over_k,

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from skerch.errors import InputError
 
-from ..plots import CHANCE
-from ..results import HessianResult, LogSet
+from ..results.collect import HessianResult, LogSet
+from .style import CHANCE
 
 Drawing = tuple[Figure, dict[str, pd.DataFrame]]
 

@@ -11,9 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
-from ..grassmannian import METRICS, metrics_of
-from ..plots import CHANCE, line_styles
-from ..results import HessianResult, LogSet
+from ..results.collect import HessianResult, LogSet
+from ..subspaces.grassmannian import METRICS, metrics_of
 from .common import (
     SPLITS,
     Drawing,
@@ -26,6 +25,7 @@ from .common import (
     require,
     title_note,
 )
+from .style import CHANCE, line_styles
 
 #: Matrices with more steps have no room for numbers.
 MOST_STEPS_WITH_NUMBERS = 12

@@ -12,8 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from ..plots import CHANCE, line_styles
-from ..results import HessianResult, LogSet
+from ..results.collect import HessianResult, LogSet
 from .common import (
     SPLIT_MARKERS,
     SPLITS,
@@ -28,6 +27,7 @@ from .common import (
     require,
     title_note,
 )
+from .style import CHANCE, line_styles
 
 Tables = list[tuple[HessianResult, pd.DataFrame]]
 

@@ -11,8 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from ..plots import CHANCE, COLOURS, line_styles
-from ..results import HessianResult, LogSet
+from ..results.collect import HessianResult, LogSet
 from .common import (
     SPLIT_MARKERS,
     SPLITS,
@@ -26,6 +25,7 @@ from .common import (
     title_note,
 )
 from .overlap import draw_overlap
+from .style import CHANCE, COLOURS, line_styles
 
 #: For clouds of points of several steps.
 POINTS = ("o", "x", "^", "+", "s", "1")

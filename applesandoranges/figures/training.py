@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from ..jsonlog import TIME_RESOLUTION, Event, Log
-from ..plots import CHANCE, line_styles
-from ..results import HEADERS, LogSet
-from ..runs import Run
+from ..app.log import TIME_RESOLUTION, Event, Log
+from ..results.collect import HEADERS, LogSet
+from ..results.runs import Run
 from .common import Drawing, MissingInLogsError, Options
+from .style import CHANCE, line_styles
 
 #: Quantities of a training: headers of their lines, and the columns with their names.
 EVALUATIONS = {

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from applesandoranges.background import BackgroundWriter, HostCopy
+from applesandoranges.measurement.background import BackgroundWriter, HostCopy
 
 
 def test_tasks_run_in_order_and_are_done_on_leaving():

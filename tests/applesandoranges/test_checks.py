@@ -7,9 +7,8 @@ import torch
 from curvlinops import HessianLinearOperator
 from torch import nn
 
-from applesandoranges.checks import (
+from applesandoranges.hessian.checks import (
     CheckResult,
-    Loss,
     check_agreement,
     check_cost,
     check_determinism,
@@ -19,7 +18,9 @@ from applesandoranges.checks import (
     check_symmetry,
     run_checks,
 )
-from applesandoranges.hessian import buffer_state, make_hessian
+from applesandoranges.hessian.loss import Loss
+from applesandoranges.hessian.operator import make_hessian
+from applesandoranges.problems.parameters import buffer_state
 from skerch.utils import NumericalError, gaussian_noise
 
 NUM, WIDTH, CLASSES = 12, 4, 3
@@ -279,7 +280,7 @@ def test_memory_is_reported():
 
 
 def test_memory_that_is_nearly_used_up_fails(monkeypatch):
-    monkeypatch.setattr("applesandoranges.checks.MEMORY_SHARE", 1e-6)
+    monkeypatch.setattr("applesandoranges.hessian.checks.MEMORY_SHARE", 1e-6)
     result = check_memory(make_loss())
     assert not result.ok
     assert "fewer data points per mini-batch" in result.remedy

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from applesandoranges.comparing import KRYLOV_ROUNDS, candidates, compare_recoveries
-from applesandoranges.exact import exact_eigh, frobenius_errors
+from applesandoranges.analysis.comparing import KRYLOV_ROUNDS, candidates, compare_recoveries
+from applesandoranges.analysis.exact import exact_eigh, frobenius_errors
 from skerch.decompositions import seigh
 from skerch.utils import gaussian_noise
 

@@ -8,15 +8,16 @@ import torchvision
 from PIL import Image
 from torchvision.transforms import ToTensor
 
-from applesandoranges import dataset_sources, datasets
-from applesandoranges.dataset_sources import (
+from applesandoranges.problems import datasets
+from applesandoranges.problems import sources as dataset_sources
+from applesandoranges.problems.datasets import DATASETS, NOTE_FILE, load_dataset
+from applesandoranges.problems.sources import (
     download,
     embedded_digits,
     synthetic_images,
     write_embedded,
     write_synthetic,
 )
-from applesandoranges.datasets import DATASETS, NOTE_FILE, load_dataset
 from skerch.utils import InputError
 
 #: Sizes of small synthetic data: three and one per class.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.linalg import subspace_angles
 
-from applesandoranges.eigenspaces import (
+from applesandoranges.analysis.eigenspaces import (
     EigenvectorFiles,
     compare_eigenspaces,
     keep_eigenvectors,

@@ -16,14 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from torch import nn
 
-from applesandoranges.checks import Loss, check_operator, run_checks
-from applesandoranges.dataset_sources import write_synthetic
-from applesandoranges.datasets import DATASETS
-from applesandoranges.hessian import buffer_state, load_state, make_hessian, trainable
-from applesandoranges.jsonlog import read_log
-from applesandoranges.problems import PROBLEMS, build_problem
-from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
-from applesandoranges.results import read_logs
+from applesandoranges.app.log import read_log
+from applesandoranges.hessian.checks import check_operator, run_checks
+from applesandoranges.hessian.loss import Loss
+from applesandoranges.hessian.operator import make_hessian
+from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.problems.datasets import DATASETS
+from applesandoranges.problems.parameters import buffer_state, load_state, trainable
+from applesandoranges.problems.problem import build_problem
+from applesandoranges.problems.registry import PROBLEMS
+from applesandoranges.problems.sources import write_synthetic
+from applesandoranges.results.collect import read_logs
 from skerch.utils import gaussian_noise
 from tests.conftest import ANALYSE, TRAIN, Pipeline, run
 from tests.script_loader import load_script

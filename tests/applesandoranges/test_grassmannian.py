@@ -5,8 +5,8 @@ import pytest
 from scipy.linalg import subspace_angles
 from scipy.stats import kstest
 
-from applesandoranges import grassmannian as gr
-from applesandoranges.grassmannian_figures import study_figure
+from applesandoranges.figures.grassmannian import study_figure
+from applesandoranges.subspaces import grassmannian as gr
 from skerch.utils import InputError
 
 SMALL = gr.Grid("dim", (16, 32, 64), (1, 0.95, 0.4, 0.05))

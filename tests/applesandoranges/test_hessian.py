@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from applesandoranges.hessian import (
+from applesandoranges.hessian.operator import make_hessian
+from applesandoranges.problems.parameters import (
     buffer_state,
     load_state,
-    make_hessian,
     parameter_vector,
     tensor_hash,
     trainable,

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from applesandoranges.hessian import make_hessian
-from applesandoranges.hessian_engines import (
+from applesandoranges.hessian.engines import (
     ENGINES,
     TRIAL_VECTORS,
     Memory,
@@ -13,7 +12,8 @@ from applesandoranges.hessian_engines import (
     ProductSettings,
     _Trial,
 )
-from applesandoranges.memory import peak_bytes
+from applesandoranges.hessian.memory import peak_bytes
+from applesandoranges.hessian.operator import make_hessian
 from skerch.utils import InputError, gaussian_noise
 from tests.applesandoranges.test_hessian import CASES, SIZES, dense_hessian
 

@@ -6,7 +6,7 @@ import h5py
 import pytest
 import torch
 
-from applesandoranges.incremental_hdf5 import IncrementalHDF5
+from applesandoranges.training.params_file import IncrementalHDF5
 from skerch.utils import InputError, NumericalError, StoreError
 
 A, B = torch.arange(6.0), torch.arange(6.0).reshape(6, 1) + torch.tensor([[10.0, 20.0]])

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from applesandoranges.jsonlog import TERMINAL_WIDTH, JsonLog, read_log
+from applesandoranges.app.log import TERMINAL_WIDTH, JsonLog, read_log
 from skerch.utils import InputError
 
 

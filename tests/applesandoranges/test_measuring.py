@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from applesandoranges.hessian_engines import ProductPlan
-from applesandoranges.jsonlog import JsonLog, read_log
-from applesandoranges.measuring import measure
-from applesandoranges.sketches import SeighSketch
+from applesandoranges.app.log import JsonLog, read_log
+from applesandoranges.hessian.engines import ProductPlan
+from applesandoranges.measurement.loop import measure
+from applesandoranges.measurement.sketches import SeighSketch
 from skerch import LO_FMT
-from skerch.distributed_decompositions import create_hdf5_layout
 from skerch.linops import DiagonalLinOp
-from skerch.measurement_store import DistributedHDF5
 from skerch.ssrft import SSRFT
+from skerch.store.layout import create_hdf5_layout
+from skerch.store.measurements import DistributedHDF5
 
 D, OUTER, INNER = 40, 4, 8
 

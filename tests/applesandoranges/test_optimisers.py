@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts
 
-from applesandoranges.optimisers import make_optimizer, make_schedule
-from applesandoranges.settings import TrainingSettings
+from applesandoranges.training.optimisers import make_optimizer, make_schedule
+from applesandoranges.training.settings import TrainingSettings
 
 LR = 0.5
 

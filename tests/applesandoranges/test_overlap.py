@@ -5,15 +5,14 @@ from fractions import Fraction
 import pytest
 import torch
 
-from applesandoranges.overlap import (
+from applesandoranges.analysis.overlap import (
     best_mask_curve,
-    chance_level,
-    chance_variance,
     largest_parameters,
     mask_curve,
     mask_curves,
     random_masks,
 )
+from applesandoranges.subspaces.chance import chance_level, chance_variance
 from skerch.decompositions import seigh
 from skerch.synthmat import SynthMat
 from skerch.utils import gaussian_noise

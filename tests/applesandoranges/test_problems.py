@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
-from applesandoranges import deepobs_adapter
-from applesandoranges.dataset_sources import write_embedded, write_synthetic
-from applesandoranges.problems import PROBLEMS, build_problem
-from applesandoranges.problems import REFUSED as REFUSED_PROBLEMS
+from applesandoranges.problems import deepobs as deepobs_adapter
+from applesandoranges.problems.problem import build_problem
+from applesandoranges.problems.registry import PROBLEMS
+from applesandoranges.problems.registry import REFUSED as REFUSED_PROBLEMS
+from applesandoranges.problems.sources import write_embedded, write_synthetic
 from skerch.utils import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -148,7 +149,7 @@ def test_deepobs_own_l2(testproblem, default):
 def test_deepobs_comes_without_tensorflow():
     code = (
         "import sys\n"
-        "from applesandoranges.deepobs_adapter import network\n"
+        "from applesandoranges.problems.deepobs import network\n"
         "network('mlp', num_outputs=10)\n"
         "print([m for m in ('tensorflow', 'deepobs.tensorflow') if m in sys.modules])"
     )

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from applesandoranges.jsonlog import read_log
-from applesandoranges.progress import (
+from applesandoranges.app.log import read_log
+from applesandoranges.cluster.progress import (
     Experiment,
     Queued,
     make_plan,
@@ -16,8 +16,8 @@ from applesandoranges.progress import (
     progress_of_hessians,
     seconds_left,
 )
-from applesandoranges.progress import main as progress
-from applesandoranges.results import read_logs
+from applesandoranges.cluster.progress import main as progress
+from applesandoranges.results.collect import read_logs
 from skerch.__main__ import main as skerch
 from skerch.utils import InputError
 from tests.conftest import ANALYSE, run
@@ -250,9 +250,8 @@ def test_status_for_people(experiment, settings, pipeline, tmp_path, capsys):
 
 
 def test_it_does_without_what_takes_seconds_to_import():
-    code = (
-        "import sys, applesandoranges.progress; print({'torch', 'torchvision'} & set(sys.modules))"
-    )
+    code = "import sys, applesandoranges.cluster.progress as _; "
+    code += "print({'torch', 'torchvision'} & set(sys.modules))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

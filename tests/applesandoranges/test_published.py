@@ -13,11 +13,12 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torchvision.models import resnet18
 
-from applesandoranges import published_tables as tables
-from applesandoranges.hessian import make_hessian, parameter_vector
-from applesandoranges.overlap import largest_parameters, mask_curves
-from applesandoranges.problems import build_problem
-from applesandoranges.published import (
+from applesandoranges.analysis.overlap import largest_parameters, mask_curves
+from applesandoranges.hessian.operator import make_hessian
+from applesandoranges.problems.parameters import parameter_vector
+from applesandoranges.problems.problem import build_problem
+from applesandoranges.published import tables
+from applesandoranges.published.compare import (
     ALLOWED,
     KEYS,
     common_parameters,
@@ -25,10 +26,10 @@ from applesandoranges.published import (
     difference,
     worst,
 )
-from applesandoranges.published_experiment import run_differences
-from applesandoranges.published_figure import draw_comparison
-from applesandoranges.results import read_logs
-from applesandoranges.training import hessian_loss
+from applesandoranges.published.experiment import run_differences
+from applesandoranges.published.figure import draw_comparison
+from applesandoranges.results.collect import read_logs
+from applesandoranges.training.loop import hessian_loss
 from skerch.decompositions import seigh
 from tests.published_logs import published_events, write_logs
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from applesandoranges.app.log import read_log
 from applesandoranges.figures.training import measurement_times, stage_times
-from applesandoranges.jsonlog import read_log
-from applesandoranges.results import read_logs
+from applesandoranges.results.collect import read_logs
 from skerch.errors import InputError
 from tests.small_logs import (
     N,

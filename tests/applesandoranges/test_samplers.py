@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from applesandoranges.samplers import EpochSampler, balanced_indices, split_indices
+from applesandoranges.problems.samplers import EpochSampler, balanced_indices, split_indices
 from skerch.utils import InputError
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "training.json").read_text())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from applesandoranges.script_config import key, parse_config, run_script
+from applesandoranges.app.config import key, parse_config, run_script
 from skerch.utils import InputError, StoreError
 
 

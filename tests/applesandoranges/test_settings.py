@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from applesandoranges.problems import PROBLEMS
-from applesandoranges.settings import TrainingSettings, load_settings
+from applesandoranges.problems.registry import PROBLEMS
+from applesandoranges.training.settings import TrainingSettings, load_settings
 from skerch.utils import InputError
 
 BASIC_CONFIG = Path(__file__).parents[2] / "config" / "basic_config.yaml"

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from applesandoranges.verdict import verdict
-from skerch.distributed_decompositions import Eigh
-from skerch.row_blocks import RowBlocks
+from applesandoranges.analysis.verdict import verdict
+from skerch.core.row_blocks import RowBlocks
+from skerch.results import Eigh
 
 
 def recovered(residuals=None, **diagnostics):

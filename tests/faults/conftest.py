@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from applesandoranges.jsonlog import read_log
+from applesandoranges.app.log import read_log
 from tests.conftest import ANALYSE, Pipeline
 
 

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from applesandoranges.dataset_sources import write_embedded
-from applesandoranges.incremental_hdf5 import IncrementalHDF5
-from applesandoranges.jsonlog import read_log
-from skerch.hdf5_files import reading
-from skerch.measurement_store import INITIAL_FLAG, DistributedHDF5, verify_merged
+from applesandoranges.app.log import read_log
+from applesandoranges.problems.sources import write_embedded
+from applesandoranges.training.params_file import IncrementalHDF5
+from skerch.store.files import reading
+from skerch.store.measurements import INITIAL_FLAG, DistributedHDF5, verify_merged
 from skerch.utils import InputError, StoreError
 from tests.conftest import ANALYSE, MEASURE, TRAIN, Pipeline
 from tests.faults.processes import ONE_VECTOR_PER_PRODUCT, SignalAt, finish, start

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skerch.__main__ import main as skerch
-from skerch.measurement_store import DistributedHDF5
+from skerch.store.measurements import DistributedHDF5
 from tests import damage
 from tests.faults.trees import tree
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from skerch.__main__ import main as skerch
-from skerch.measurement_store import DistributedHDF5, load_merged, verify_merged
+from skerch.store.measurements import DistributedHDF5, load_merged, verify_merged
 from tests import damage
 from tests.conftest import ANALYSE, MEASURE, Pipeline
 from tests.faults.conftest import results

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from skerch.measurement_store import DistributedHDF5
+from skerch.store.measurements import DistributedHDF5
 from tests.faults.trees import tree
 
 LINE = '["2026-01-01_00:00:00.000", ["TRAINING BATCH", {"global_step": %d, "batch_loss": 2.3}]]\n'

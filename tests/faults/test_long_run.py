@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from applesandoranges import jsonlog
-from skerch.measurement_store import DistributedHDF5
+from applesandoranges.app import log as jsonlog
+from skerch.store.measurements import DistributedHDF5
 from tests.conftest import MEASURE, Pipeline
 from tests.faults.processes import ONE_VECTOR_PER_PRODUCT, finish
 

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from applesandoranges.jsonlog import read_log
-from skerch.measurement_store import DistributedHDF5
+from applesandoranges.app.log import read_log
+from skerch.store.measurements import DistributedHDF5
 from tests import damage
 from tests.conftest import ANALYSE, MEASURE, Pipeline
 from tests.faults.conftest import results

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from skerch.measurement_store import DistributedHDF5, load_merged
+from skerch.store.measurements import DistributedHDF5, load_merged
 from tests.conftest import ANALYSE, MEASURE, TRAIN, Pipeline
 from tests.faults.conftest import results
 from tests.faults.processes import (

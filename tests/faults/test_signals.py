@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from applesandoranges.jsonlog import read_log
-from skerch.measurement_store import INITIAL_FLAG, DistributedHDF5
+from applesandoranges.app.log import read_log
+from skerch.store.measurements import INITIAL_FLAG, DistributedHDF5
 from tests.conftest import ANALYSE, MEASURE, TRAIN, Pipeline
 from tests.faults.processes import ONE_VECTOR_PER_PRODUCT, SignalAt, finish, start
 from tests.faults.trees import tree

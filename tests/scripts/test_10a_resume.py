@@ -4,10 +4,10 @@ import h5py
 import pytest
 import yaml
 
-from applesandoranges import checkpoints
-from applesandoranges.dataset_sources import write_synthetic
-from applesandoranges.incremental_hdf5 import IncrementalHDF5
-from applesandoranges.jsonlog import read_log
+from applesandoranges.app.log import read_log
+from applesandoranges.problems.sources import write_synthetic
+from applesandoranges.training import checkpoints
+from applesandoranges.training.params_file import IncrementalHDF5
 from tests.conftest import Pipeline
 
 RECORD = (0, 3, 9, 17)

@@ -5,11 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from applesandoranges import problems
+from applesandoranges.app.log import read_log
 from applesandoranges.figures import FIGURES
-from applesandoranges.jsonlog import read_log
-from applesandoranges.problems import PROBLEMS
-from applesandoranges.results import read_logs
+from applesandoranges.problems.registry import PROBLEMS
+from applesandoranges.results.collect import read_logs
 from tests.conftest import run
 
 SCRIPT = "12a_mnist_mini_exhaustive_test.py"
@@ -27,7 +26,7 @@ def tiny(monkeypatch):
     import dataclasses
 
     spec = dataclasses.replace(PROBLEMS["mnist_mini"], network=network, num_params=280)
-    monkeypatch.setitem(problems.PROBLEMS, "mnist_mini", spec)
+    monkeypatch.setitem(PROBLEMS, "mnist_mini", spec)
 
 
 def words(digits, tmp_path, *more):
@@ -102,7 +101,7 @@ def test_12a_refuses_and_leaves_nothing(digits, tmp_path, capsys, more, message)
 
 
 def test_exact_eigh_orders_by_magnitude():
-    from applesandoranges.exact import exact_eigh
+    from applesandoranges.analysis.exact import exact_eigh
 
     Q = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64)).Q
     S = torch.tensor([1.0, -5, 3, 0.5, -2, 4], dtype=torch.float64)

@@ -6,7 +6,7 @@ import pytest
 
 from applesandoranges.figures import FIGURES, MissingInLogsError, Options, draw
 from applesandoranges.figures.masks import intersection_over_union
-from applesandoranges.results import read_logs
+from applesandoranges.results.collect import read_logs
 from tests.conftest import run
 from tests.small_logs import (
     N,

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from applesandoranges.dataset_sources import write_synthetic
-from applesandoranges.datasets import DATASETS
-from applesandoranges.problems import PROBLEMS
+from applesandoranges.problems.datasets import DATASETS
+from applesandoranges.problems.registry import PROBLEMS
+from applesandoranges.problems.sources import write_synthetic
 from tests.conftest import run
 from tests.script_loader import load_script
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from applesandoranges.dataset_sources import write_synthetic
-from applesandoranges.datasets import DATASETS
-from applesandoranges.incremental_hdf5 import IncrementalHDF5
-from applesandoranges.jsonlog import JsonLog, read_log
-from applesandoranges.problems import PROBLEMS
-from applesandoranges.progress import begun_indices
-from skerch.distributed_decompositions import create_hdf5_layout
+from applesandoranges.app.log import JsonLog, read_log
+from applesandoranges.cluster.progress import begun_indices
+from applesandoranges.problems.datasets import DATASETS
+from applesandoranges.problems.registry import PROBLEMS
+from applesandoranges.problems.sources import write_synthetic
+from applesandoranges.training.params_file import IncrementalHDF5
+from skerch.store.layout import create_hdf5_layout
 from tests.conftest import MEASURE, TRAIN, Pipeline, run
 from tests.scripts.test_10a_resume import stop_after
 

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from applesandoranges.hessian import parameter_vector
-from applesandoranges.incremental_hdf5 import IncrementalHDF5
-from applesandoranges.jsonlog import read_log
-from applesandoranges.overlap import largest_parameters, mask_curve
-from applesandoranges.problems import build_problem
-from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
-from applesandoranges.results import read_logs
-from applesandoranges.sketches import sketch_matrices
+from applesandoranges.analysis.overlap import largest_parameters, mask_curve
+from applesandoranges.app.log import read_log
+from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.measurement.sketches import sketch_matrices
+from applesandoranges.problems.parameters import parameter_vector
+from applesandoranges.problems.problem import build_problem
+from applesandoranges.results.collect import read_logs
+from applesandoranges.training.params_file import IncrementalHDF5
 from skerch.decompositions import seigh
 from tests.conftest import ANALYSE, TRAIN, Pipeline, run
 from tests.published_core import published_core
@@ -257,7 +257,7 @@ def test_log_and_params_of_different_runs_are_refused(trained, tmp_path, digits,
 
 
 def test_other_data_than_those_of_the_training_are_refused(trained, tmp_path, capsys):
-    from applesandoranges.dataset_sources import write_synthetic
+    from applesandoranges.problems.sources import write_synthetic
 
     write_synthetic("MNIST", tmp_path, 5000, 1000)
     assert trained.measure(trained.root, OBS_DATASETS=tmp_path) == 2
@@ -276,7 +276,7 @@ def test_store_of_another_dtype_is_refused(trained, capsys):
 
 def test_nan_is_refused_with_step_and_index(trained, capsys, monkeypatch):
     store = trained.lay_out("nan")
-    module = __import__("applesandoranges.recorded_hessian", fromlist=["make_hessian"])
+    module = __import__("applesandoranges.measurement.recorded", fromlist=["make_hessian"])
     true_hessian = module.make_hessian
 
     class Poisoned:

@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
-from applesandoranges.jsonlog import read_log
-from applesandoranges.overlap import largest_parameters, mask_curve
-from applesandoranges.recorded_hessian import RecordedHessianConfig, load_recorded_hessian
-from applesandoranges.script_config import parse_config
+from applesandoranges.analysis.overlap import largest_parameters, mask_curve
+from applesandoranges.app.config import parse_config
+from applesandoranges.app.log import read_log
+from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
 from skerch.__main__ import main as skerch
 from skerch.decompositions import block_krylov, hmt
 from tests import damage

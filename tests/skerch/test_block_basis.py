@@ -6,8 +6,8 @@ import h5py
 import pytest
 import torch
 
-from skerch.block_basis import BasisStep, extend_basis, write_starting_block
-from skerch.row_blocks import RowBlocks
+from skerch.core.krylov import BasisStep, extend_basis, write_starting_block
+from skerch.core.row_blocks import RowBlocks
 from skerch.ssrft import SSRFT
 from skerch.utils import InputError, NumericalError
 

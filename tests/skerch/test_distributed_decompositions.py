@@ -9,24 +9,20 @@ import pytest
 import scipy.linalg
 import torch
 
-from skerch.distributed_decompositions import (
-    Eigh,
+from skerch.a_priori import check_sizes
+from skerch.core.orthogonal import cholesky_qr, householder_basis, orthogonalize, tsqr
+from skerch.core.row_blocks import RowBlocks
+from skerch.core.sketch import (
     apply_ssrft_to_columns,
     budget_beside_core,
-    check_sizes,
-    cholesky_qr,
     core_pinv_solve,
-    create_hdf5_layout,
-    householder_basis,
-    orthogonalize,
     solve_core_seigh,
     solve_core_ssvd,
-    truncate_core,
-    tsqr,
 )
 from skerch.linops import SymmetricLinOp, adjoint_mismatch
-from skerch.row_blocks import RowBlocks
+from skerch.results import Eigh, truncate_core
 from skerch.ssrft import SSRFT, work_bytes
+from skerch.store.layout import create_hdf5_layout
 from skerch.utils import InputError, NumericalError
 from tests.published_core import published_core
 
@@ -619,7 +615,7 @@ class TestPublishedCore:
         self, sketch, monkeypatch, assert_close
     ):
         Y, W, Phi, Psi = sketch
-        monkeypatch.setattr("skerch.distributed_decompositions.cholesky_qr", lambda *args: None)
+        monkeypatch.setattr("skerch.core.orthogonal.cholesky_qr", lambda *args: None)
         S, _ = published_core(Y, W, Phi, Psi, pivoting=False)
         transform = SSRFT((self.INNER, 300), self.SEED + 1)
         assert_close(solve_core_seigh(RowBlocks(Y), W, transform, False).S, S)

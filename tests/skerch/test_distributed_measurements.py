@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from skerch import INNER_FMT, LO_FMT
+from skerch.core.row_blocks import RowBlocks
+from skerch.core.sketch import solve_core_seigh
 from skerch.decompositions import seigh
-from skerch.distributed_decompositions import create_hdf5_layout, solve_core_seigh
 from skerch.distributed_measurements import (
     DistributedHDF5,
     MatrixColumns,
@@ -18,9 +19,9 @@ from skerch.distributed_measurements import (
     ssrft_batch_torch,
     ssrft_idx_torch,
 )
-from skerch.measurement_store import load_merged
-from skerch.row_blocks import RowBlocks
 from skerch.ssrft import SSRFT
+from skerch.store.layout import create_hdf5_layout
+from skerch.store.measurements import load_merged
 from skerch.synthmat import SynthMat
 from skerch.utils import InputError, NumericalError, gaussian_noise
 

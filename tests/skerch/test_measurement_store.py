@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from skerch import INNER_FMT, LO_FMT, RO_FMT
-from skerch.distributed_decompositions import create_hdf5_layout
-from skerch.hdf5_files import remove_stale_asides, replacing
-from skerch.measurement_store import (
+from skerch.store.files import remove_stale_asides, replacing
+from skerch.store.layout import create_hdf5_layout
+from skerch.store.measurements import (
     INITIAL_FLAG,
     DistributedHDF5,
     format_indices,

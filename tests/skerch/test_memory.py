@@ -17,10 +17,10 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 import h5py, torch
-from applesandoranges.overlap import best_mask_curve, mask_curves, random_masks
+from applesandoranges.analysis.overlap import best_mask_curve, mask_curves, random_masks
 from skerch.a_posteriori import gaussian_test_vectors, truncation_errors
 from skerch.distributed_decompositions import householder_basis, orthogonalize, solve_core_seigh
-from skerch.row_blocks import RowBlocks
+from skerch.core.row_blocks import RowBlocks
 from skerch.ssrft import SSRFT
 
 def resident(which):
@@ -56,7 +56,7 @@ def measurements(tmp_path_factory):
     """Measurements of a diagonal matrix with entries ``1 / k``."""
     import torch
 
-    from skerch.distributed_measurements import innermeas_batch_torch
+    from skerch.core.products import innermeas_batch_torch
     from skerch.linops import DiagonalLinOp
     from skerch.ssrft import SSRFT
 

@@ -6,10 +6,10 @@ import h5py
 import pytest
 import torch
 
-from skerch.basis_store import open_basis, write_first_block, write_next_block
+from skerch.core.rayleigh_ritz import solve_nystrom, solve_rayleigh_ritz
 from skerch.decompositions import block_krylov, hmt, nystrom
-from skerch.rayleigh_ritz import solve_nystrom, solve_rayleigh_ritz
 from skerch.ssrft import SSRFT
+from skerch.store.basis import open_basis, write_first_block, write_next_block
 from skerch.synthmat import SynthMat
 from skerch.utils import InputError, NumericalError, StoreError
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skerch.budget import default_memory_budget
-from skerch.row_blocks import ColumnBlocks, RowBlocks, RowCollector
+from skerch.core.row_blocks import ColumnBlocks, RowBlocks, RowCollector
 from skerch.utils import InputError
 
 D, N = 23, 4

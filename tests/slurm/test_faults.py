@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from skerch.measurement_store import DistributedHDF5
+from skerch.store.measurements import DistributedHDF5
 from tests.conftest import ANALYSE
 from tests.experiments import Experiment, small_environment
 from tests.slurm.cluster import wait_until

@@ -1,0 +1,46 @@
+"""What becomes of freed memory."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from tests.script_loader import REPOSITORY
+
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has these settings"
+)
+
+#: Prints which share of a block comes anew from the system, if it was freed just before.
+CODE = """
+import resource, sys
+import torch
+from applesandoranges.app import machine as resources
+
+getattr(resources, sys.argv[1])()
+size, times = int(sys.argv[2]), 20
+
+def pages():
+    for _ in range(times):
+        torch.ones(size, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+first, second = pages(), pages()  # the first ones also make room for small blocks between them
+print((second - first) * resource.getpagesize() / size / times)
+"""
+
+
+@pytest.mark.parametrize(
+    ("choice", "megabytes", "share"),
+    [
+        ("keep_freed_memory", 8, 0),
+        ("keep_freed_memory", 64, 0),
+        ("return_freed_memory", 8, 0),
+        ("return_freed_memory", 24, 1),
+    ],
+)
+def test_freed_blocks(choice, megabytes, share):
+    command = [sys.executable, "-c", CODE, choice, str(megabytes * 2**20)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(share, abs=0.05)
