@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from applesandoranges.app import events
 from applesandoranges.app.config import key, run_script
 from applesandoranges.app.log import logs_stop
 from applesandoranges.app.machine import keep_freed_memory
@@ -66,7 +67,7 @@ def main(config: Config) -> None:
             if not file.has(step=step):
                 store(run, file, split, step)
             body = {"global_step": step, "matrix": matrix, "split": split, "status": "saved"}
-            run.log_once("HDF5", body)
+            run.log_once(events.HDF5, body)
 
     def summary() -> dict[str, object]:
         recorded = [metadata["step"] for metadata in files["params"].metadata()]
@@ -74,7 +75,7 @@ def main(config: Config) -> None:
 
     with run.log, logs_stop(run.log, summary):
         train(run, record, run.run_dir / f"{run.run_dir.name}__checkpoint.h5")
-        run.log("INFO", ["Training done", {"log": run.log.path, "params": path["params"]}])
+        run.log.info(events.TRAINING_DONE, {"log": run.log.path, "params": path["params"]})
 
 
 def store(run: TrainingRun, file: IncrementalHDF5, split: str, step: int) -> None:

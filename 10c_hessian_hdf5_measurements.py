@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from applesandoranges.app import events
 from applesandoranges.app.config import key, run_script
 from applesandoranges.app.log import JsonLog, file_stamp, logs_stop
 from applesandoranges.app.machine import budget_bytes, keep_freed_memory
@@ -81,14 +82,14 @@ def main(config: Config) -> None:
     name = f"{file_stamp()}[{Path(__file__).name}]__idxs=<{idxs[0]}...{idxs[-1]}>.log"
     remove_stale_asides(measurements.directory)
     with JsonLog(recorded.run_dir / name) as log, logs_stop(log, summary):
-        log("CONFIG", asdict(config) | {"MEASUREMENT_IDXS": idxs})
-        log("GLOBALS", run_globals(measurements) | {"made_with": made_with()})
+        log(events.CONFIG, asdict(config) | {"MEASUREMENT_IDXS": idxs})
+        log(events.GLOBALS, run_globals(measurements) | {"made_with": made_with()})
         for doubt in recorded.doubts:
-            log("WARNING", [doubt, where])
+            log.warning(doubt, where)
         if len(missing) < len(idxs):
-            log("INFO", ["Skipping measurements that are done", where])
+            log.info(events.SKIPPING, where)
         if not missing:
-            log("INFO", ["Nothing to measure: all requested measurements are done", where])
+            log.info(events.NOTHING_TO_MEASURE, where)
             return
         if config.CHECK_OPERATOR:
             recorded.check()

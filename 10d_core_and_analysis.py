@@ -16,6 +16,7 @@ from applesandoranges.analysis.report import (
     check_analysis,
     log_analysis,
 )
+from applesandoranges.app import events
 from applesandoranges.app.config import key, run_script
 from applesandoranges.app.log import JsonLog, file_stamp, logs_stop
 from applesandoranges.app.machine import budget_bytes, return_freed_memory
@@ -85,32 +86,32 @@ def main(config: Config) -> None:
     ):
 
         def stage(name: str) -> None:
-            log("INFO", [name, where])
+            log.info(name, where)
 
-        log("CONFIG", asdict(config))
+        log(events.CONFIG, asdict(config))
         facts = {"num_params": recorded.dim, "data_source": recorded.source}
-        log("GLOBALS", solver.provenance | facts | {"made_with": made_with()})
+        log(events.GLOBALS, solver.provenance | facts | {"made_with": made_with()})
         for doubt in doubts:
-            log("WARNING", [doubt, where])
+            log.warning(doubt, where)
         if solver.remeasured:
-            log("INFO", ["Some measurements were made again and agree", where | solver.remeasured])
+            log.info(events.REMEASURED, where | solver.remeasured)
         if plan:
-            log("INFO", ["Hessian products", where | plan.summary()])
+            log.info(events.PRODUCTS, where | plan.summary())
         for name, merge in solver.merges.items():
-            stage(f"Merging {name} measurements")
+            stage(events.MERGING.format(name))
             if not merge.run(config.DELETE_MERGED_SUBFILES):
-                stage(f"The {name} measurements were merged before")
+                stage(events.MERGED_BEFORE.format(name))
             merged.append(name)
         with solver.solved(stage) as eigh:
             vectors = plan.vectors if plan else 1
             hessian = AnalysedHessian(recorded.operator, recorded.params, recorded.seed, vectors)
-            log_analysis(log, "RESULT", where, eigh, hessian, config)
+            log_analysis(log, events.RESULT, where, eigh, hessian, config)
             if config.EIGENVECTORS:
-                stage("Writing eigenvectors")
+                stage(events.WRITING_EIGENVECTORS)
                 keep = EigenvectorFiles(recorded.run_dir, recorded.identity)
                 for body in keep_eigenvectors(keep, eigh, config.EIGENVECTORS):
-                    log("RESULT", where | body)
-        log("INFO", ["Analysis done", where | {"log": log.path}])
+                    log(events.RESULT, where | body)
+        log.info(events.ANALYSED, where | {"log": log.path})
 
 
 if __name__ == "__main__":

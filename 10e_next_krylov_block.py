@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from applesandoranges.app import events
 from applesandoranges.app.config import key, run_script
 from applesandoranges.app.log import JsonLog, file_stamp
 from applesandoranges.app.machine import budget_bytes
@@ -42,15 +43,15 @@ def main(config: Config) -> None:
     name = f"{file_stamp()}[{Path(__file__).name}]__step={config.STEP}__test={config.TEST_HESSIAN}"
     with JsonLog(recorded.run_dir / f"{name}__round={config.ROUND}.log") as log:
         if store.width(config.ROUND) == 0:
-            log("INFO", ["The basis is invariant under the Hessian: no round is left", where])
+            log.info(events.INVARIANT, where)
             return
         step = store.extend(config.ROUND)
-        log("CONFIG", asdict(config))
-        log("GLOBALS", store.provenance(config.ROUND) | {"made_with": made_with()})
+        log(events.CONFIG, asdict(config))
+        log(events.GLOBALS, store.provenance(config.ROUND) | {"made_with": made_with()})
         if step is None:
-            log("INFO", ["Nothing to do: the next block is there already", where])
+            log.info(events.BLOCK_IS_THERE, where)
         else:
-            log("INFO", ["Next block made", where | {"columns": step.rank}])
+            log.info(events.NEXT_BLOCK, where | {"columns": step.rank})
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from applesandoranges.analysis.report import (
     log_analysis,
     overlap_results,
 )
+from applesandoranges.app import events
 from applesandoranges.app.config import key, run_script
 from applesandoranges.app.log import logs_stop
 from applesandoranges.app.machine import allow_tf32, budget_bytes, parse_device
@@ -76,7 +77,7 @@ def main(config: Config) -> None:
 
     with run.log, logs_stop(run.log, lambda: {"analysed": done}):
         train(run, analyse)
-        run.log("INFO", ["Test done", {"log": run.log.path}])
+        run.log.info(events.TESTED, {"log": run.log.path})
 
 
 def analyse_hessian(
@@ -89,8 +90,8 @@ def analyse_hessian(
     settings = config.product_settings(len(params), problem.device)
     operator = make_hessian(problem.net, problem.criterion, data, run.num_hessian, settings)
     vectors, budget = operator.plan.vectors, budget_bytes(config.MEMORY_BUDGET_GB)
-    run.log("INFO", ["Hessian products", where | operator.plan.summary()])
-    run.log("INFO", ["Sketching", where | {"split": split}])
+    run.log.info(events.PRODUCTS, where | operator.plan.summary())
+    run.log.info(events.SKETCHING, where | {"split": split})
     sketch = seigh(
         operator,
         config.NUM_OUTER,
@@ -102,10 +103,10 @@ def analyse_hessian(
         config.SYMMETRIZE_CORE,
         budget,
     )
-    header = f"H_{split.upper()} RESULT"
+    header = events.SPLIT_RESULTS[split]
     hessian = AnalysedHessian(operator, params, run.seed, vectors)
     log_analysis(run.log, header, where, sketch, hessian, config)
-    run.log("INFO", ["Decomposing exactly", where | {"split": split}])
+    run.log.info(events.DECOMPOSING, where | {"split": split})
     H = dense_matrix(operator, vectors, problem.device)
     exact = exact_eigh(H, config.NUM_OUTER)
     for body in exact_results(exact, sketch):
@@ -117,7 +118,7 @@ def analyse_hessian(
     for body in compare_eigenspaces(exact.as_eigh(), earlier, truncation_ranks(config.NUM_OUTER)):
         run.log(header, where | body)
     if config.COMPARE_RECOVERIES:
-        run.log("INFO", ["Comparing recoveries", where | {"split": split}])
+        run.log.info(events.COMPARING, where | {"split": split})
         for body in compare_recoveries(
             operator, exact, config.NUM_INNER, run.seed, problem.device, vectors, budget
         ):

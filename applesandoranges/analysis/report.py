@@ -20,6 +20,7 @@ from skerch.budget import rows_within
 from skerch.errors import InputError
 from skerch.results import Eigh
 
+from ..app import events
 from ..app.config import key
 from ..app.log import JsonLog
 from .eigenspaces import principal_angles_of_ranks
@@ -96,13 +97,13 @@ def log_analysis(
         log(header, where | {"residual_norms": eigh.residual_norms})
     relative_error = None
     if config.WITH_A_POSTERIORI:
-        log("INFO", ["Estimating the error", where])
+        log.info(events.ESTIMATING, where)
         for body in a_posteriori_results(eigh, hessian, config.NUM_A_POSTERIORI):
             log(header, where | body)
             if body.get("K") == len(eigh.S) and body["Frob(H)^2"] > 0:
                 relative_error = (body["Frob(H-H_K)^2"] / body["Frob(H)^2"]) ** 0.5
     log(header, where | verdict(eigh, relative_error))
-    log("INFO", ["Computing the overlap", where])
+    log.info(events.OVERLAP, where)
     for body in overlap_results(eigh, hessian.params, config.NUM_RANDOM_MASKS, hessian.seed):
         log(header, where | body)
 

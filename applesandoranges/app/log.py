@@ -23,6 +23,7 @@ from humanfriendly.terminal import terminal_supports_colors
 
 from skerch.errors import InputError
 
+from . import events
 from .signals import Interrupted, interruptible, uninterrupted
 
 TIME_FORMAT = "%Y-%m-%d_%H:%M:%S.%f"
@@ -37,7 +38,7 @@ def file_stamp() -> str:
     return datetime.now().strftime("%Y_%m_%d_%H_%M_%S.%f")[:-3]
 
 
-_LEVELS = {"ERROR": logging.ERROR, "WARNING": logging.WARNING}
+_LEVELS = {events.ERROR: logging.ERROR, events.WARNING: logging.WARNING}
 
 
 class JsonLog:
@@ -68,6 +69,14 @@ class JsonLog:
         line = json.dumps([stamp, [header, _plain(body)]], allow_nan=False)
         with uninterrupted():  # handlers have locks, and other threads may log too
             self.logger.log(_LEVELS.get(header, logging.INFO), "%s", line)
+
+    def info(self, text: str, body: dict[str, Any]) -> None:
+        """Log what happens: one of :mod:`~applesandoranges.app.events`, with its facts."""
+        self(events.INFO, [text, body])
+
+    def warning(self, text: str, body: dict[str, Any]) -> None:
+        """Log what a user should know of."""
+        self(events.WARNING, [text, body])
 
     def _open(self) -> None:
         if self._mode == "a" and not self.path.read_bytes().endswith(b"\n"):
@@ -107,7 +116,7 @@ def logs_stop(log: JsonLog, summary: Callable[[], dict[str, Any]]) -> Iterator[N
         with interruptible():
             yield
     except Interrupted as stop:
-        log("INFO", ["Stopped before the end", {"by": str(stop)} | summary()])
+        log.info(events.STOPPED, {"by": str(stop)} | summary())
         raise
 
 

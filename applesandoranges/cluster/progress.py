@@ -25,6 +25,7 @@ from skerch.errors import InputError, SkerchError, StoreError
 from skerch.store.files import differences, format_indices, own_dataset, read_provenance, reading
 from skerch.store.measurements import FLAGS, DistributedHDF5
 
+from ..app import events
 from ..app.config import one_line
 from ..app.log import Log, read_log
 from ..app.names import check_name
@@ -259,7 +260,7 @@ def find_training(experiment: Experiment) -> Training:
     logs = _logs(experiment, "10a_gather_params_grads.py")
     if not logs:
         return Training("unfinished")
-    config, run = logs[0].first("CONFIG"), logs[0].first("GLOBALS")
+    config, run = logs[0].first(events.CONFIG), logs[0].first(events.GLOBALS)
     for name, expected, found in (
         ("PROBLEM", experiment.problem, config.get("PROBLEM")),
         ("NUM_PARAMS", experiment.store.dim, run["num_params"]),
@@ -271,7 +272,7 @@ def find_training(experiment: Experiment) -> Training:
         raise InputError(
             f"{logs[0].path}: steps {missing} were not recorded; there are {run['record_steps']}"
         )
-    done = any(event.text == "Training done" for event in logs[0].events)
+    done = any(event.text == events.TRAINING_DONE for event in logs[0].events)
     return Training("done" if done else "unfinished", run["run_id"])
 
 
@@ -283,7 +284,7 @@ def analysed_hessians(experiment: Experiment, run_id: str | None) -> set[Hessian
         wanted = {"num_outer": experiment.store.num_outer}
         if experiment.store.recovery != "seigh":
             wanted["num_rounds"] = experiment.store.num_rounds
-        finished = any(event.text == "Analysis done" for event in log.events)
+        finished = any(event.text == events.ANALYSED for event in log.events)
         if finished and _is_ours(body, experiment, run_id) and not differences(wanted, body):
             done.add((body["step"], body["split"]))
     return done
@@ -343,7 +344,7 @@ def _logs(experiment: Experiment, script: str) -> list[Log]:
 
 
 def _globals(log: Log) -> dict[str, Any]:
-    return next(iter(log.bodies("GLOBALS")), {})
+    return next(iter(log.bodies(events.GLOBALS)), {})
 
 
 @dataclass(frozen=True)
@@ -411,7 +412,7 @@ def begun_indices(logs: Sequence[Log]) -> dict[HessianKey, set[int]]:
         body = _globals(log)
         first = body.get("round", 0) * body.get("block_size", 0)
         for event in log.events:
-            if event.text == "Performing measurement":
+            if event.text == events.MEASURING:
                 key = (event.body["step"], "test" if event.body["H_test"] else "train")
                 idx = event.body.get("meas_idx", event.body["idx"])  # earlier logs have one alone
                 begun.setdefault(key, set()).add(first + idx)
@@ -473,7 +474,7 @@ def seconds_left(
     Pauses between jobs do not count: the rate is that of the times during which any job measured.
     """
     spans = sorted((log.events[0].time, log.events[-1].time) for log in measuring)
-    num = sum(e.text == "Measurement successful!" for log in measuring for e in log.events)
+    num = sum(e.text == events.MEASURED for log in measuring for e in log.events)
     busy = _union_seconds(spans)
     if not num or not busy:
         return None
@@ -482,7 +483,7 @@ def seconds_left(
     times = [
         (log.events[-1].time - log.events[0].time).total_seconds()
         for log in analysing
-        if log.events[-1].text == "Analysis done"
+        if log.events[-1].text == events.ANALYSED
     ]
     per_analysis = sum(times) / len(times) if times else 0.0
     return missing * busy / num + len(pending) * per_analysis

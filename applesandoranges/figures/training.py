@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+from ..app import events
 from ..app.log import TIME_RESOLUTION, Event, Log
 from ..results.collect import HEADERS, LogSet
 from ..results.runs import Run
@@ -28,22 +29,22 @@ RECORDED = {
 }
 #: Stages of published logs, and what they are called here.
 STAGES = {
-    "Checking inner flags and copying to monolithic": "Merging inner measurements",
-    "Checking outer flags and copying to monolithic": "Merging outer measurements",
+    "Checking inner flags and copying to monolithic": events.MERGING.format("inner"),
+    "Checking outer flags and copying to monolithic": events.MERGING.format("outer"),
     "Done copying to monolithic": "Opening the merged files",
-    "Orthogonalizing outer measurements": "Orthogonalising",
-    "Solving SEIGH core": "Solving the core",
-    "Performing full EIGH": "Decomposing exactly",
-    "Performing Sketchy EIGH": "Sketching",
-    "A-posteriori error estimation and scree bounds": "Estimating the error",
+    "Orthogonalizing outer measurements": events.ORTHOGONALISING,
+    "Solving SEIGH core": events.SOLVING,
+    "Performing full EIGH": events.DECOMPOSING,
+    "Performing Sketchy EIGH": events.SKETCHING,
+    "A-posteriori error estimation and scree bounds": events.ESTIMATING,
     "Setting up problem": "Building the problem",
     "Preparing Hessian dataloader": "Loading the Hessian data",
     "Loading model parameters and creating Hessian": "Loading parameters, making the Hessian",
 }
 #: Texts that state facts and are no stages.
-FACTS = ("Hessian products", "Some measurements were made again and agree")
+FACTS = (events.PRODUCTS, events.REMEASURED)
 #: Quantities that published logs compute without an INFO line before them.
-UNANNOUNCED = {"frob_Qtop^2": "Computing the overlap"}
+UNANNOUNCED = {"frob_Qtop^2": events.OVERLAP}
 
 
 def training(logs: LogSet, options: Options) -> Drawing:
@@ -54,8 +55,8 @@ def training(logs: LogSet, options: Options) -> Drawing:
     if not logs.training:
         raise MissingInLogsError("no log has evaluations of a training")
     log = logs.training[0]
-    recorded = pd.DataFrame(log.bodies("TRAINING BATCH"))
-    evaluated = pd.DataFrame(log.bodies("EVAL ROUND") + log.bodies("FINAL EVALUATION"))
+    recorded = pd.DataFrame(log.bodies(events.TRAINING_BATCH))
+    evaluated = pd.DataFrame(log.bodies(events.EVAL_ROUND) + log.bodies(events.FINAL_EVALUATION))
     run = logs.run_of(log)
     source = _source_note(run)
     if len(evaluated):
@@ -114,7 +115,7 @@ def stage_name(text: str) -> str:
 
 def is_info(event: Event) -> bool:
     """Return whether an event says what happens: INFO, or H_TRAIN INFO of published logs."""
-    return event.header.endswith("INFO")
+    return event.header.endswith(events.INFO)
 
 
 def _marks(log: Log) -> list[Event]:
@@ -124,13 +125,13 @@ def _marks(log: Log) -> list[Event]:
 
 def measurement_times(log: Log) -> list[dict[str, object]]:
     """Return the mean time of a measurement in a log, and that of all in sequence."""
-    begun = [event for event in log.events if "Performing measurement" in event.text]
+    begun = [event for event in log.events if events.MEASURING in event.text]
     done = [event for event in log.events if "Measurement successful" in event.text]
     if not done:
         return []
     seconds = (done[-1].time - begun[0].time).total_seconds() / len(done)
     rows: list[dict[str, object]] = [{"stage": "one measurement", "seconds": seconds}]
-    num = next((body.get("NUM_INNER") for body in log.bodies("CONFIG")), None)
+    num = next((body.get("NUM_INNER") for body in log.bodies(events.CONFIG)), None)
     if isinstance(num, int):
         rows.append({"stage": "all measurements, in sequence", "seconds": num * seconds})
     return rows

@@ -20,6 +20,7 @@ from skerch.errors import InputError, NumericalError, StoreError
 from skerch.store.files import check_writable, differences
 from skerch.store.measurements import DistributedHDF5
 
+from ..app import events
 from ..app.log import JsonLog
 from ..app.software import made_with
 from .background import BackgroundWriter, HostCopy
@@ -147,7 +148,7 @@ def measure(measurements: Measurements, missing: Sequence[int], log: JsonLog) ->
     recorded = measurements.recorded
     where = {"step": recorded.step, "H_test": recorded.test}
     plan = recorded.operator.plan
-    log("INFO", ["Hessian products", where | plan.summary()])
+    log.info(events.PRODUCTS, where | plan.summary())
 
     def compute(block: Sequence[int]) -> list[HostCopy]:
         try:
@@ -165,7 +166,7 @@ def measure(measurements: Measurements, missing: Sequence[int], log: JsonLog) ->
         for row, idx in enumerate(block):
             measurements.write(idx, [array[row] for array in arrays])
             which = {"idx": idx, "meas_idx": idx, "with_outer": measurements.with_outer(idx)}
-            log("INFO", ["Measurement successful!", where | which])
+            log.info(events.MEASURED, where | which)
         bar.update(len(block))
 
     with (
@@ -176,5 +177,5 @@ def measure(measurements: Measurements, missing: Sequence[int], log: JsonLog) ->
         for begin in range(0, len(missing), plan.vectors):
             block = missing[begin : begin + plan.vectors]
             for idx in block:
-                log("INFO", ["Performing measurement", where | {"idx": idx, "meas_idx": idx}])
+                log.info(events.MEASURING, where | {"idx": idx, "meas_idx": idx})
             writer.submit(partial(write, block, compute(block)))

@@ -14,6 +14,7 @@ from torch import Tensor
 from skerch.errors import InputError
 from skerch.store.measurements import INITIAL_FLAG
 
+from ..app import events
 from ..app.config import key
 from ..app.log import Log, read_log
 from ..app.machine import allow_tf32, default_device, parse_device
@@ -203,26 +204,26 @@ def _is_int(value: Any, begin: int, end: float = math.inf) -> bool:
 
 #: What a training log must say for its Hessians to be rebuilt: header, name, what it is.
 _NEEDED: tuple[tuple[str, str, str, Callable[[Any], bool]], ...] = (
-    ("CONFIG", "PROBLEM", "a text", lambda value: isinstance(value, str)),
-    ("CONFIG", "RANDOM_SEED", "a seed", lambda value: _is_int(value, 0, 2**32)),
-    ("CONFIG", "NUM_HESSIAN_DATAPOINTS", "a number", lambda value: _is_int(value, 1)),
-    ("GLOBALS", "batch_size", "a number", lambda value: _is_int(value, 1)),
-    ("GLOBALS", "param_shapes", "a list", lambda value: isinstance(value, list)),
-    ("GLOBALS", "H_train_idxs", "a list", lambda value: isinstance(value, list)),
-    ("GLOBALS", "H_test_idxs", "a list", lambda value: isinstance(value, list)),
+    (events.CONFIG, "PROBLEM", "a text", lambda value: isinstance(value, str)),
+    (events.CONFIG, "RANDOM_SEED", "a seed", lambda value: _is_int(value, 0, 2**32)),
+    (events.CONFIG, "NUM_HESSIAN_DATAPOINTS", "a number", lambda value: _is_int(value, 1)),
+    (events.GLOBALS, "batch_size", "a number", lambda value: _is_int(value, 1)),
+    (events.GLOBALS, "param_shapes", "a list", lambda value: isinstance(value, list)),
+    (events.GLOBALS, "H_train_idxs", "a list", lambda value: isinstance(value, list)),
+    (events.GLOBALS, "H_test_idxs", "a list", lambda value: isinstance(value, list)),
 )
 
 
 def _facts(log: Log) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the bodies of CONFIG and GLOBALS, made sure that they say what is needed."""
-    bodies = {header: log.first(header) for header in ("CONFIG", "GLOBALS")}
+    bodies = {header: log.first(header) for header in (events.CONFIG, events.GLOBALS)}
     for header, name, what, is_valid in _NEEDED:
         value = bodies[header].get(name)
         if not is_valid(value):
             raise InputError(
                 f"{log.path}: expected {name} ({what}) in its {header} line, found {value!r}"
             )
-    return bodies["CONFIG"], bodies["GLOBALS"]
+    return bodies[events.CONFIG], bodies[events.GLOBALS]
 
 
 def _check_same_run(

@@ -19,6 +19,7 @@ from skerch.core.sketch import budget_beside_core, solve_core_seigh
 from skerch.errors import InputError
 from skerch.results import Eigh
 
+from ..app import events
 from .merge import Merge, sketch_sizes
 from .recorded import DTYPE, RecordedHessian
 from .recoveries import check_rank
@@ -145,11 +146,11 @@ class SeighSolver(Solver):
             device = self.recorded.problem.device
             W = torch.from_numpy(inner["data"][:]).to(device, torch.float64)
             Y = RowBlocks(outer["data"], self.streaming, device)
-            stage("Orthogonalising")
+            stage(events.ORTHOGONALISING)
             factor = orthogonalize(Y, W[:, : Y.shape[1]])
             if not self.symmetrize:
                 factor = householder_basis(factor, pivoting=True)
-            stage("Solving the core")
+            stage(events.SOLVING)
             _, Psi = sketch_matrices(self.recorded, len(W))
             yield solve_core_seigh(Y, W, Psi, self.symmetrize, factor)
 
@@ -178,6 +179,6 @@ class RoundsSolver(Solver):
     @contextmanager
     def solved(self, stage: Stage) -> Iterator[Eigh]:
         """Yield the leading eigenpairs."""
-        stage("Solving the core")
+        stage(events.SOLVING)
         with self.store.solved(self.rank, self.merges["outer"]) as eigh:
             yield eigh

@@ -16,6 +16,7 @@ import pandas as pd
 
 from skerch.errors import InputError
 
+from ..app import events
 from ..app.log import Log
 from ..results.collect import HessianResult, LogSet
 from . import tables
@@ -46,7 +47,7 @@ DROPPED = "other images left out"
 #: Columns that tell groups apart: each is one line or cell of a report.
 KEYS = ["quantity", "step", "split", "name"]
 VERDICTS = ("met", "explained", "DIFFERS")
-EVALUATIONS = ("EVAL ROUND", "FINAL EVALUATION")
+EVALUATIONS = (events.EVAL_ROUND, events.FINAL_EVALUATION)
 
 
 def compare(logs: LogSet, run: PublishedRun) -> pd.DataFrame:
@@ -227,7 +228,7 @@ def _expected(quantity: str, run: PublishedRun, split: str, step: int) -> dict[s
 def _training(log: Log, run: PublishedRun) -> Iterator[pd.DataFrame]:
     """Compare evaluations and recorded mini-batches, by quantity and step."""
     published = tables.table("training", run.problem)
-    for headers in (EVALUATIONS, ("TRAINING BATCH",)):
+    for headers in (EVALUATIONS, (events.TRAINING_BATCH,)):
         theirs = published[published["event"].isin(headers)]
         bodies = [body for header in headers for body in log.bodies(header)]
         ours = {body["global_step"]: body for body in bodies}  # a resumed one repeats steps

@@ -6,6 +6,7 @@ import math
 
 from skerch.errors import InputError
 
+from ..app import events
 from ..results.collect import LogSet
 from .tables import OPTIMIZER, RUNS, SEED, PublishedRun
 
@@ -32,7 +33,7 @@ def published_run(logs: LogSet) -> PublishedRun:
 
 def run_differences(logs: LogSet, run: PublishedRun) -> list[str]:
     """Return what makes a training another experiment than the published one, in words."""
-    config, made = logs.training[0].first("CONFIG"), logs.training[0].first("GLOBALS")
+    config, made = logs.training[0].first(events.CONFIG), logs.training[0].first(events.GLOBALS)
     source = logs.runs[0][0].data_source or "full"
     words = [] if source == "full" else [f"the data are {source}, not the full {run.data}"]
     lr = (made.get("opt_hpars") or {}).get("lr", run.lr)
@@ -54,10 +55,10 @@ def sketch_differences(logs: LogSet, run: PublishedRun) -> list[str]:
     words: dict[str, None] = {}
     for result in logs.results:
         (log,) = (log for log in logs.analysing if log.path == result.path)
-        config = next(iter(log.bodies("CONFIG")), {})
-        made = next(iter(log.bodies("GLOBALS")), {})
+        config = next(iter(log.bodies(events.CONFIG)), {})
+        made = next(iter(log.bodies(events.GLOBALS)), {})
         # Published logs of 10d say neither; their measurements' logs say n_i.
-        measured = [log.first("CONFIG") for log in logs.measuring]
+        measured = [log.first(events.CONFIG) for log in logs.measuring]
         inner = next((b["NUM_INNER"] for b in [config, *measured] if b.get("NUM_INNER")), None)
         settings = (
             ("SYMMETRIZE_CORE", config.get("SYMMETRIZE_CORE", False), False),

@@ -15,16 +15,17 @@ import torch
 
 from skerch.errors import InputError
 
+from ..app import events
 from ..app.log import Event, Log, read_log
 from ..subspaces.chance import chance_level, chance_variance
 from .runs import Run, group_by_run
 
 #: Headers of result lines, with the split where the header says it.
-HEADERS = {"RESULT": None, "H_TRAIN RESULT": "train", "H_TEST RESULT": "test"}
+HEADERS = {events.RESULT: None} | {name: split for split, name in events.SPLIT_RESULTS.items()}
 #: Names of logs: ``<stamp>[<number of the script>_...``.
 LOG_NAME = re.compile(r"\[\d\d[a-z]_")
 #: Headers of lines that a training writes.
-TRAINING_HEADERS = ("EVAL ROUND", "TRAINING BATCH", "FINAL EVALUATION")
+TRAINING_HEADERS = (events.EVAL_ROUND, events.TRAINING_BATCH, events.FINAL_EVALUATION)
 #: Names in published logs, and of earlier versions, and what they are called here.
 ALIASES = {
     "frob_Qtop^2_mag": "frob_Qtop^2",
@@ -245,7 +246,7 @@ def read_logs(where: str, num_params: int | None = None) -> LogSet:
     left_out = [f"{log.path}: {text}" for log in logs for text in log.left_out]
     training = [log for log in logs if any(log.bodies(name) for name in TRAINING_HEADERS)]
     analysing = [log for log in logs if any(log.bodies(header) for header in HEADERS)]
-    measuring = [log for log in logs if any("Performing measurement" in e.text for e in log.events)]
+    measuring = [log for log in logs if any(events.MEASURING in e.text for e in log.events)]
     for log in logs:
         if not any(log is other for part in (training, analysing, measuring) for other in part):
             left_out.append(f"{log.path}: has no result, evaluation or measurement")
@@ -284,7 +285,7 @@ def _collect(run: Run, logs: Sequence[Log], left_out: list[str]) -> list[Hessian
 
 
 def _results(run: Run, log: Log, left_out: list[str]) -> list[HessianResult]:
-    config = next(iter(log.bodies("CONFIG")), {})
+    config = next(iter(log.bodies(events.CONFIG)), {})
     recovery = str(config.get("RECOVERY") or "seigh")
     found: dict[tuple[str, int], HessianResult] = {}
     for event in log.events:
@@ -326,9 +327,9 @@ def _is_complete(log: Log, result: HessianResult) -> bool:
 
     Logs of 10d of this project say so in their last line; published ones have no such line.
     """
-    ours = any("made_with" in body for body in log.bodies("GLOBALS"))
-    if ours and log.bodies("RESULT"):
-        return any(event.text == "Analysis done" for event in log.events)
+    ours = any("made_with" in body for body in log.bodies(events.GLOBALS))
+    if ours and log.bodies(events.RESULT):
+        return any(event.text == events.ANALYSED for event in log.events)
     return "frob_Qtop^2" in result.quantities
 
 

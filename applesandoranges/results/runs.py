@@ -13,6 +13,7 @@ from typing import Any
 
 from skerch.errors import InputError
 
+from ..app import events
 from ..app.log import Log
 
 #: A text of published logs that has the number of parameters.
@@ -66,7 +67,7 @@ def group_by_run(logs: Sequence[Log], num_params: int | None = None) -> list[tup
 
 def _bodies(log: Log) -> Iterator[dict[str, Any]]:
     """Yield the bodies that describe a run; CONFIG and GLOBALS come first in every log."""
-    return (event.body for event in log.events if event.header in ("CONFIG", "GLOBALS"))
+    return (event.body for event in log.events if event.header in (events.CONFIG, events.GLOBALS))
 
 
 def _find(kind: type, logs: Sequence[Log], *names: str) -> Any:

@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from skerch.errors import InputError, NumericalError
 
 from .. import REPOSITORY
+from ..app import events
 from ..app.config import key
 from ..app.log import JsonLog, Log, as_logged, file_stamp, read_log
 from ..app.machine import default_device, parse_device
@@ -163,7 +164,7 @@ def prepare_run(config: TrainingConfig, script: str, resume: Path | None = None)
         run_dir = Path(config.OUTPUT_DIR).expanduser() / name
         log = JsonLog(run_dir / f"{stamp}[{script}].log")
     else:
-        run_id, stamp = earlier.first("GLOBALS")["run_id"], earlier.path.name.partition("[")[0]
+        run_id, stamp = earlier.first(events.GLOBALS)["run_id"], earlier.path.name.partition("[")[0]
         run_dir, log = earlier.path.parent, JsonLog(earlier.path, resume=True)
     run = TrainingRun(
         run_id, run_dir, stamp, problem, settings, config.RANDOM_SEED, steps, total,
@@ -172,14 +173,14 @@ def prepare_run(config: TrainingConfig, script: str, resume: Path | None = None)
     run_globals = _globals(run, config, subsets, hashes)
     if earlier is None:
         run_dir.mkdir(parents=True)
-        log("CONFIG", asdict(config))
-        log("GLOBALS", run_globals)
+        log(events.CONFIG, asdict(config))
+        log(events.GLOBALS, run_globals)
     else:
         # What earlier versions did not log, or logged in another way, and what it was then.
         former = {"num_valid": problem.num_valid(FORMER_NUM_VALID), "sched_hpars": None}
-        _check_same(earlier, "GLOBALS", run_globals, {"run_dir", "made_with"}, former)
+        _check_same(earlier, events.GLOBALS, run_globals, {"run_dir", "made_with"}, former)
         run.logged.update(_event_key(event.header, event.body) for event in earlier.events)
-        log("INFO", ["Going on with an earlier training", {"log": log.path}])
+        log.info(events.RESUMED, {"log": log.path})
     return run
 
 
@@ -190,7 +191,7 @@ def finished_log(run_dir: Path, script: str) -> Path | None:
         InputError: If there is no such training.
     """
     log = _log_of(run_dir, script)
-    return log.path if any(event.text == "Training done" for event in log.events) else None
+    return log.path if any(event.text == events.TRAINING_DONE for event in log.events) else None
 
 
 def _log_of(run_dir: Path, script: str) -> Log:
@@ -204,7 +205,7 @@ def _log_of(run_dir: Path, script: str) -> Log:
 def _earlier_log(run_dir: Path, script: str, config: TrainingConfig) -> Log:
     """Return the log of the training in ``run_dir``, which must have the keys of ``config``."""
     log = _log_of(run_dir, script)
-    _check_same(log, "CONFIG", asdict(config), FREE_KEYS)
+    _check_same(log, events.CONFIG, asdict(config), FREE_KEYS)
     return log
 
 
@@ -360,7 +361,7 @@ def train(
     begin = 0
     if checkpoint is not None and checkpoint.exists():
         begin = state.load(checkpoint, run.run_id)
-        log("INFO", ["Going on from a checkpoint", {"global_step": begin}])
+        log.info(events.FROM_CHECKPOINT, {"global_step": begin})
     batches, end = _batches(problem, begin), run.total_steps
     with (
         logging_redirect_tqdm([log.logger]),
@@ -379,7 +380,7 @@ def train(
                 break
             X, y = next(batches)
             if position == 0 and not last:
-                _log_evaluation(run, "EVAL ROUND", epoch + 1, step)
+                _log_evaluation(run, events.EVAL_ROUND, epoch + 1, step)
             body: dict[str, Any] = {"global_step": step, "epoch": epoch + 1}
             if recorded:
                 problem.net.eval()
@@ -398,7 +399,7 @@ def train(
             if recorded:
                 lr = optimizer.param_groups[0]["lr"]
                 run.log_once(
-                    "TRAINING BATCH", body | {"batch_loss": batch_loss} | losses | {"lr": lr}
+                    events.TRAINING_BATCH, body | {"batch_loss": batch_loss} | losses | {"lr": lr}
                 )
             if last:
                 load_buffers(problem.net, buffers)
@@ -408,4 +409,4 @@ def train(
             optimizer.step()
             schedule.step()
             bar.update()
-    _log_evaluation(run, "FINAL EVALUATION", _final_epoch(run), end)
+    _log_evaluation(run, events.FINAL_EVALUATION, _final_epoch(run), end)
