@@ -51,3 +51,11 @@ def check_sizes(shape: tuple[int, int], outer: int, inner: int) -> None:
             f"expected 1 <= outer <= inner <= {min(shape)} for shape {tuple(shape)}, "
             f"got outer={outer}, inner={inner}"
         )
+
+
+def block_size(num_products: int, num_rounds: int) -> int:
+    """Return the products of each of ``num_rounds`` rounds that are ``num_products`` in all.
+
+    Rounded up: the last products of an uneven division are made, not left out.
+    """
+    return -(-num_products // num_rounds)

@@ -1,0 +1,192 @@
+"""How large a recovery is: rounds, products of each, and the store that holds them.
+
+The one home of these sizes, of the layout of a store and of the names under which both stand in the
+provenance of measurements. Needs no torch, so that what only counts starts at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from skerch import INNER_FMT, LO_FMT
+from skerch.a_priori import block_size, check_sizes
+from skerch.errors import InputError
+
+from ..app.config import key
+from ..app.names import check_name
+
+#: Of all measurements.
+DTYPE = "float32"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells one recovery from the others.
+
+    Attributes:
+        num_rounds: Rounds of products, each of which needs the one before; the default, or the only
+            number that there is.
+        any_rounds: Whether another number may be chosen.
+        sketch: Whether it keeps inner measurements beside some of the products.
+        half: Whether half of its products, those of its second round, make no pairs of their own.
+    """
+
+    num_rounds: int
+    any_rounds: bool = False
+    sketch: bool = False
+    half: bool = False
+
+
+#: By the names that RECOVERY takes.
+KINDS = {
+    "seigh": Kind(1, sketch=True),
+    "hmt": Kind(2, half=True),
+    "krylov": Kind(4, any_rounds=True),
+    "nystrom": Kind(1),
+}
+
+
+@dataclass
+class RecoveryConfig:
+    """Keys of the scripts that take part in a recovery."""
+
+    RECOVERY: str = key(f"how eigenpairs are recovered: {', '.join(KINDS)}", "seigh")
+    NUM_ROUNDS: int | None = key(
+        "rounds of products", None, shown="1 seigh and nystrom, 2 hmt, 4 krylov"
+    )
+    BLOCK_SIZE: int | None = key(
+        "products per round (all but seigh)", None, shown="NUM_INNER / NUM_ROUNDS, rounded up"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The sizes of a recovery of a ``[dim, dim]`` Hessian, and of its store.
+
+    Attributes:
+        recovery: A name in :data:`KINDS`.
+        dim: Number of parameters ``D``.
+        num_rounds: Rounds of measurements.
+        per_round: Measurements of a round: ``n_i`` of a sketch, else the columns of a block.
+        num_outer: Outer measurements ``n_o`` of a sketch; else the pairs that are wanted, ``None``
+            for half of the products.
+    """
+
+    recovery: str
+    dim: int
+    num_rounds: int
+    per_round: int
+    num_outer: int | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What tells this recovery from the others."""
+        return KINDS[self.recovery]
+
+    @property
+    def total(self) -> int:
+        """Products of all rounds."""
+        return self.num_rounds * self.per_round
+
+    @property
+    def rank(self) -> int:
+        """Eigenpairs that are recovered at most."""
+        return self.total // 2 if self.num_outer is None else self.num_outer
+
+    @property
+    def layout(self) -> dict[str, tuple[int, int]]:
+        """Shapes of the virtual files by format of their names.
+
+        Outer measurements before inner ones: whoever finds the latter finds both.
+        """
+        if not self.kind.sketch:
+            return {LO_FMT: (self.dim, self.per_round)}
+        return {LO_FMT: (self.dim, self.rank), INNER_FMT: (self.per_round, self.per_round)}
+
+    @property
+    def in_provenance(self) -> dict[str, Any]:
+        """What the provenance of a measurement says of its sizes."""
+        if not self.kind.sketch:
+            return {"recovery": self.recovery, "block_size": self.per_round}
+        return {"num_outer": self.num_outer, "num_inner": self.per_round}
+
+    @property
+    def in_analysis(self) -> dict[str, Any]:
+        """What the log of an analysis says of its sizes, beside the provenance."""
+        if not self.kind.sketch:
+            return {"num_outer": self.rank, "num_rounds": self.num_rounds}
+        return {"num_outer": self.num_outer}
+
+    def provenance(self, identity: dict[str, Any], seed: int) -> dict[str, Any]:
+        """Return what all measurements of a Hessian carry.
+
+        Args:
+            identity: What tells this Hessian from any other.
+            seed: RANDOM_SEED of its training; those of the measurements follow it.
+        """
+        seeds = {"seed_phi": seed + 1} if self.kind.sketch else {}
+        own = {"recovery": self.recovery} | self.in_provenance
+        return identity | own | seeds | {"seed_psi": seed + 2, "dtype": DTYPE}
+
+    def check_round(self, number: int) -> None:
+        """Raise :class:`InputError` unless there is such a round."""
+        if not 0 <= number < self.num_rounds:
+            raise InputError(
+                f"ROUND must lie in [0, {self.num_rounds}), the rounds of {self.recovery}, "
+                f"got {number}"
+            )
+
+    def check_rank(self) -> None:
+        """Raise :class:`InputError` unless so many pairs can be recovered."""
+        if self.kind.sketch:
+            check_sizes((self.dim, self.dim), self.rank, self.per_round)
+            return
+        most = self.per_round if self.kind.half else self.total
+        if not 1 <= self.rank <= most:
+            raise InputError(
+                f"{self.recovery} with {self.num_rounds} rounds of {self.per_round} products "
+                f"recovers 1 to {most} eigenpairs, NUM_OUTER is {self.rank}"
+            )
+
+
+def make_sizes(
+    config: RecoveryConfig, dim: int, num_inner: int | None, num_outer: int | None = None
+) -> Sizes:
+    """Return the sizes that the keys describe.
+
+    Args:
+        config: The keys.
+        dim: Number of parameters ``D``.
+        num_inner: Inner measurements of a sketch; else products in all, which may be ``None`` where
+            BLOCK_SIZE is given.
+        num_outer: See :class:`Sizes`.
+
+    Raises:
+        InputError: If numbers do not fit.
+    """
+    check_name("RECOVERY", config.RECOVERY, KINDS)
+    kind = KINDS[config.RECOVERY]
+    rounds = kind.num_rounds if config.NUM_ROUNDS is None else config.NUM_ROUNDS
+    if rounds < 1 or (not kind.any_rounds and rounds != kind.num_rounds):
+        expected = "at least 1" if kind.any_rounds else kind.num_rounds
+        raise InputError(f"NUM_ROUNDS of {config.RECOVERY} must be {expected}, got {rounds}")
+    block = num_inner if kind.sketch else config.BLOCK_SIZE
+    if block is None:
+        if num_inner is None:
+            missing = "NUM_INNER is not" if kind.sketch else "neither BLOCK_SIZE nor NUM_INNER is"
+            raise InputError(f"{missing} given")
+        block = block_size(num_inner, rounds)
+    if not kind.sketch and not 1 <= block <= dim:
+        raise InputError(f"BLOCK_SIZE must lie in [1, {dim}], got {block}")
+    if kind.any_rounds and rounds * block > dim:
+        raise InputError(
+            f"a Krylov basis has at most {dim} columns, got {rounds} rounds of {block} products"
+        )
+    return Sizes(
+        recovery=config.RECOVERY,
+        dim=dim,
+        num_rounds=rounds,
+        per_round=block,
+        num_outer=num_outer,
+    )
