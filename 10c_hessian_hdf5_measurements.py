@@ -16,15 +16,14 @@ from applesandoranges.app.config import key, run_script
 from applesandoranges.app.log import JsonLog, file_stamp, logs_stop
 from applesandoranges.app.machine import budget_bytes, keep_freed_memory
 from applesandoranges.app.software import made_with
-from applesandoranges.measurement.loop import Measurements, measure
+from applesandoranges.measurement.loop import measure
 from applesandoranges.measurement.recorded import (
     RecordedHessian,
     RecordedHessianConfig,
     load_recorded_hessian,
 )
-from applesandoranges.measurement.recoveries import RecoveryConfig, check_rank, make_recovery
-from applesandoranges.measurement.rounds import RoundStore
-from applesandoranges.measurement.sketches import RoundMeasurements, SeighSketch
+from applesandoranges.measurement.recovery import Recovery, Store, make_recovery
+from applesandoranges.measurement.sizes import RecoveryConfig, make_sizes
 from skerch.store.files import remove_stale_asides
 
 
@@ -42,48 +41,43 @@ class Config(RecoveryConfig, RecordedHessianConfig):
     )
 
 
-def choose_measurements(config: Config, recorded: RecordedHessian) -> Measurements:
-    """Return what is to be measured."""
-    directory, flag = Path(config.MEASUREMENTS_DIR), config.SUCCESS_FLAG
-    recovery = make_recovery(config, config.NUM_INNER, recorded.dim)
-    recovery.check_round(config.ROUND)
-    if not recovery.in_rounds:
-        return SeighSketch(recorded, directory, flag, config.NUM_OUTER, config.NUM_INNER)
-    check_rank(recovery, config.NUM_OUTER)
+def make(config: Config, recorded: RecordedHessian) -> Recovery:
+    """Return the recovery that the keys describe, at its round."""
+    sizes = make_sizes(config, recorded.dim, config.NUM_INNER, config.NUM_OUTER)
     budget = budget_bytes(config.MEMORY_BUDGET_GB)
-    store = RoundStore(directory, recorded, recovery, flag, budget)
-    return RoundMeasurements(recorded, directory, flag, store, config.ROUND)
+    store = Store.in_directory(Path(config.MEASUREMENTS_DIR), config.SUCCESS_FLAG, budget)
+    return make_recovery(recorded, sizes, store, config.ROUND)
 
 
-def run_globals(measurements: Measurements) -> dict[str, Any]:
+def run_globals(recovery: Recovery) -> dict[str, Any]:
     """Return what all measurements have in common, under the names of published logs and ours."""
-    provenance = measurements.provenance
+    provenance = recovery.provenance
     seeds = {"li_seed": provenance.get("seed_phi"), "ri_seed": provenance.get("seed_psi")}
     given = {name: seed for name, seed in seeds.items() if seed is not None}
-    return measurements.recorded.training | given | provenance
+    return recovery.recorded.training | given | provenance
 
 
 def main(config: Config) -> None:
     """Measure what is missing."""
     keep_freed_memory()
     recorded = load_recorded_hessian(config)
-    measurements = choose_measurements(config, recorded)
-    measurements.check_store()
-    idxs = measurements.check_indices(config.MEASUREMENT_IDXS)
-    missing = measurements.missing(idxs)
+    recovery = make(config, recorded)
+    recovery.check_store()
+    idxs = recovery.check_indices(config.MEASUREMENT_IDXS)
+    missing = recovery.missing(idxs)
     if missing:
         recorded.operator.make_plan()  # before anything is written: the budget may be too small
     where = {"step": recorded.step, "H_test": recorded.test, "num": len(idxs) - len(missing)}
 
     def summary() -> dict[str, int]:
-        left = len(measurements.missing(idxs))
+        left = len(recovery.missing(idxs))
         return {"measured": len(idxs) - left, "missing": left}
 
     name = f"{file_stamp()}[{Path(__file__).name}]__idxs=<{idxs[0]}...{idxs[-1]}>.log"
-    remove_stale_asides(measurements.directory)
+    remove_stale_asides(recovery.store.directory)
     with JsonLog(recorded.run_dir / name) as log, logs_stop(log, summary):
         log(events.CONFIG, asdict(config) | {"MEASUREMENT_IDXS": idxs})
-        log(events.GLOBALS, run_globals(measurements) | {"made_with": made_with()})
+        log(events.GLOBALS, run_globals(recovery) | {"made_with": made_with()})
         for doubt in recorded.doubts:
             log.warning(doubt, where)
         if len(missing) < len(idxs):
@@ -93,7 +87,7 @@ def main(config: Config) -> None:
             return
         if config.CHECK_OPERATOR:
             recorded.check()
-        measure(measurements, missing, log)
+        measure(recovery, missing, log)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,10 @@ from applesandoranges.measurement.recorded import (
     RecordedHessianConfig,
     load_recorded_hessian,
 )
-from applesandoranges.measurement.recoveries import RecoveryConfig, make_recovery
-from applesandoranges.measurement.recovering import Paths, RoundsSolver, SeighSolver, Solver
-from applesandoranges.measurement.rounds import RoundStore
+from applesandoranges.measurement.recovery import Recovery, Store, make_recovery
+from applesandoranges.measurement.seigh import sketch_sizes
+from applesandoranges.measurement.sizes import RecoveryConfig, kind_of, make_sizes
+from skerch import INNER_FMT, LO_FMT
 from skerch.errors import InputError
 
 
@@ -48,23 +49,25 @@ class Config(AnalysisConfig, RecoveryConfig, RecordedHessianConfig):
     DELETE_MERGED_SUBFILES: bool = key("remove the sub-files once they are merged", False)
 
 
-def make_solver(config: Config, recorded: RecordedHessian, budget: int) -> Solver:
+def make(config: Config, recorded: RecordedHessian) -> Recovery:
     """Return the recovery that the keys describe."""
-    outer = Path(config.OUTER_VIRTUAL), Path(config.OUTER_MONOLITHIC)
-    recovery = make_recovery(config, config.NUM_INNER, recorded.dim)
-    if recovery.in_rounds:
-        store = RoundStore(outer[0].parent, recorded, recovery, config.SUCCESS_FLAG, budget)
-        return RoundsSolver(store, Paths(*outer), config.NUM_OUTER)
-    if config.INNER_VIRTUAL is None or config.INNER_MONOLITHIC is None:
-        raise InputError("missing key INNER_VIRTUAL or INNER_MONOLITHIC (RECOVERY=seigh)")
-    return SeighSolver(
-        recorded,
-        Paths(*outer, Path(config.INNER_VIRTUAL), Path(config.INNER_MONOLITHIC)),
-        config.SUCCESS_FLAG,
-        budget,
-        config.ALLOW_UNKNOWN_PROVENANCE,
-        config.SYMMETRIZE_CORE,
+    virtual = {LO_FMT: config.OUTER_VIRTUAL, INNER_FMT: config.INNER_VIRTUAL}
+    merged = {LO_FMT: config.OUTER_MONOLITHIC, INNER_FMT: config.INNER_MONOLITHIC}
+    store = Store(
+        virtual={fmt: Path(path) for fmt, path in virtual.items() if path is not None},
+        merged={fmt: Path(path) for fmt, path in merged.items() if path is not None},
+        flag=config.SUCCESS_FLAG,
+        budget=budget_bytes(config.MEMORY_BUDGET_GB),
+        allow_unknown=config.ALLOW_UNKNOWN_PROVENANCE,
     )
+    inner, outer, options = config.NUM_INNER, config.NUM_OUTER, {}
+    if kind_of(config.RECOVERY).sketch:
+        if config.INNER_VIRTUAL is None or config.INNER_MONOLITHIC is None:
+            raise InputError("missing key INNER_VIRTUAL or INNER_MONOLITHIC (RECOVERY=seigh)")
+        outer, inner = sketch_sizes(store, recorded.dim)
+        options = {"symmetrize": config.SYMMETRIZE_CORE}
+    sizes = make_sizes(config, recorded.dim, inner, outer)
+    return make_recovery(recorded, sizes, store, **options)
 
 
 def main(config: Config) -> None:
@@ -73,9 +76,9 @@ def main(config: Config) -> None:
     check_number(config.EIGENVECTORS)
     return_freed_memory()
     recorded = load_recorded_hessian(config)
-    solver = make_solver(config, recorded, budget_bytes(config.MEMORY_BUDGET_GB))
+    recovery = make(config, recorded)
     plan = recorded.operator.make_plan() if config.WITH_A_POSTERIORI else None
-    doubts = [*recorded.doubts, *solver.check()]
+    doubts = [*recorded.doubts, *recovery.check()]
 
     where = {"step": config.STEP, "H_test": config.TEST_HESSIAN}
     suffix = f"__step={config.STEP}__test={config.TEST_HESSIAN}.log"
@@ -90,19 +93,19 @@ def main(config: Config) -> None:
 
         log(events.CONFIG, asdict(config))
         facts = {"num_params": recorded.dim, "data_source": recorded.source}
-        log(events.GLOBALS, solver.provenance | facts | {"made_with": made_with()})
+        log(events.GLOBALS, recovery.facts | facts | {"made_with": made_with()})
         for doubt in doubts:
             log.warning(doubt, where)
-        if solver.remeasured:
-            log.info(events.REMEASURED, where | solver.remeasured)
+        if recovery.remeasured:
+            log.info(events.REMEASURED, where | recovery.remeasured)
         if plan:
             log.info(events.PRODUCTS, where | plan.summary())
-        for name, merge in solver.merges.items():
+        for name, merge in recovery.merges.items():
             stage(events.MERGING.format(name))
             if not merge.run(config.DELETE_MERGED_SUBFILES):
                 stage(events.MERGED_BEFORE.format(name))
             merged.append(name)
-        with solver.solved(stage) as eigh:
+        with recovery.solved(stage) as eigh:
             vectors = plan.vectors if plan else 1
             hessian = AnalysedHessian(recorded.operator, recorded.params, recorded.seed, vectors)
             log_analysis(log, events.RESULT, where, eigh, hessian, config)

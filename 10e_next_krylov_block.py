@@ -15,9 +15,8 @@ from applesandoranges.app.log import JsonLog, file_stamp
 from applesandoranges.app.machine import budget_bytes
 from applesandoranges.app.software import made_with
 from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
-from applesandoranges.measurement.recoveries import RecoveryConfig, make_recovery
-from applesandoranges.measurement.rounds import RoundStore
-from skerch.errors import InputError
+from applesandoranges.measurement.recovery import Store, make_recovery
+from applesandoranges.measurement.sizes import RecoveryConfig, make_sizes
 
 
 @dataclass
@@ -33,21 +32,18 @@ def main(config: Config) -> None:
     """Merge, orthonormalise, write."""
     budget = budget_bytes(config.MEMORY_BUDGET_GB)
     recorded = load_recorded_hessian(config)
-    recovery = make_recovery(config, config.NUM_INNER, recorded.dim)
-    if not recovery.in_rounds:
-        raise InputError("RECOVERY=seigh has one round only: after 10c comes 10d")
-    recovery.check_round(config.ROUND)
-    directory = Path(config.MEASUREMENTS_DIR)
-    store = RoundStore(directory, recorded, recovery, config.SUCCESS_FLAG, budget)
+    sizes = make_sizes(config, recorded.dim, config.NUM_INNER)
+    store = Store.in_directory(Path(config.MEASUREMENTS_DIR), config.SUCCESS_FLAG, budget)
+    recovery = make_recovery(recorded, sizes, store, config.ROUND)
     where = {"step": config.STEP, "H_test": config.TEST_HESSIAN, "round": config.ROUND}
     name = f"{file_stamp()}[{Path(__file__).name}]__step={config.STEP}__test={config.TEST_HESSIAN}"
     with JsonLog(recorded.run_dir / f"{name}__round={config.ROUND}.log") as log:
-        if store.width(config.ROUND) == 0:
+        if recovery.is_exhausted:
             log.info(events.INVARIANT, where)
             return
-        step = store.extend(config.ROUND)
+        step = recovery.advance()
         log(events.CONFIG, asdict(config))
-        log(events.GLOBALS, store.provenance(config.ROUND) | {"made_with": made_with()})
+        log(events.GLOBALS, recovery.provenance | {"made_with": made_with()})
         if step is None:
             log.info(events.BLOCK_IS_THERE, where)
         else:

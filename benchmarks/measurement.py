@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,13 @@ from applesandoranges.app.log import JsonLog
 from applesandoranges.app.machine import keep_freed_memory
 from applesandoranges.hessian.engines import ProductPlan, ProductSettings
 from applesandoranges.measurement.background import BackgroundWriter
-from applesandoranges.measurement.loop import DTYPE, measure
-from applesandoranges.measurement.sketches import SeighSketch, sketch_matrices
+from applesandoranges.measurement.loop import measure
+from applesandoranges.measurement.recorded import TORCH_DTYPE as DTYPE
+from applesandoranges.measurement.recorded import RecordedHessian
+from applesandoranges.measurement.recovery import Store
+from applesandoranges.measurement.seigh import Seigh, sketch_matrices
+from applesandoranges.measurement.sizes import Sizes
+from applesandoranges.problems.problem import Batch, Problem
 from skerch.core.products import innermeas_batch_torch
 from skerch.store.layout import create_hdf5_layout
 
@@ -67,72 +72,93 @@ def measurement_costs(
     """
     keep_freed_memory()  # as 10c does
     built, data = problem_batches(problem, num_data, batch_size)
-    params = list(built.net.parameters())
-
-    def gradient() -> None:
-        for X, y in data:
-            torch.autograd.grad(built.criterion(built.net(X), y), params)
-
     with scratch() as temporary, contextlib.redirect_stdout(io.StringIO()):
         directory = Path(temporary)
         plan = None if engine == "auto" else ProductPlan(engine, vectors or num, {}, {})
         settings = ProductSettings(engine, vectors)
         recorded = synthetic_hessian(built, data, directory, settings, plan)
-        operator, inner, D = recorded.operator, 2 * outer, recorded.dim
-        store = directory / "store"
-        create_hdf5_layout(store, (D, D), np.dtype("f4"), outer, inner, symmetric=True)
-        Phi, Psi = sketch_matrices(recorded, inner)
+        D, inner = recorded.dim, 2 * outer
+        create_hdf5_layout(directory / "store", (D, D), np.dtype("f4"), outer, inner, True)
+        sizes = Sizes(recovery="seigh", dim=D, num_rounds=1, per_round=inner, num_outer=outer)
         # Half of a sketch are outer measurements, with two files each: so here.
         idxs = [*range(num // 2), *range(outer, outer + num - num // 2)]
-        blocks = [idxs[i : i + operator.plan.vectors] for i in range(0, num, operator.plan.vectors)]
-        draw = partial(_transform, Phi, Psi, idxs[:1], torch.zeros(D, 1))
-        drawing = seconds(draw) - seconds(draw)  # the first use draws them
-        V = Psi.rows(blocks[0], DTYPE).T
-        times: dict[str, list[float]] = {
+        turns = _Turns(recorded, sizes, directory, idxs)
+        gradient = partial(_gradient, built, data)
+        gradient()
+        recorded.operator @ turns.V[:, :1]
+        for repeat in range(repeats):
+            turns.take(gradient, repeat)
+    return turns.summary()
+
+
+def _gradient(built: Problem, data: Iterable[Batch]) -> None:
+    params = list(built.net.parameters())
+    for X, y in data:
+        torch.autograd.grad(built.criterion(built.net(X), y), params)
+
+
+class _Turns:
+    """Times of all parts, taken in turns: a busy machine is as unfair to one as to the other."""
+
+    def __init__(self, recorded: RecordedHessian, sizes: Sizes, directory: Path, idxs: list[int]):
+        self.recorded, self.sizes, self.directory, self.idxs = recorded, sizes, directory, idxs
+        vectors = recorded.operator.plan.vectors
+        self.blocks = [idxs[i : i + vectors] for i in range(0, len(idxs), vectors)]
+        self.matrices = sketch_matrices(recorded, sizes.per_round)
+        draw = partial(_transform, *self.matrices, idxs[:1], torch.zeros(recorded.dim, 1))
+        self.drawing = seconds(draw) - seconds(draw)  # the first use draws them
+        self.V = self.matrices[1].rows(self.blocks[0], DTYPE).T
+        self.times: dict[str, list[float]] = {
             name: [] for name in ("gradient", "product", "transforms", "computing", "measuring")
         }
-        storing, waiting = [], []
-        gradient()
-        operator @ V[:, :1]
-        for repeat in range(repeats):
-            times["gradient"] += [seconds(gradient) for _ in range(3)]
-            HV = operator @ V
-            times["product"].append(seconds(lambda: operator @ V) / V.shape[1])
-            times["transforms"].append(
-                seconds(partial(_transform, Phi, Psi, blocks[0], HV)) / V.shape[1]
-            )
-            times["computing"].append(
-                sum(
-                    seconds(partial(innermeas_batch_torch, block, operator, Phi, Psi, DTYPE))
-                    for block in blocks
-                )
-                / num
-            )
-            with JsonLog(directory / f"{repeat}.log") as log:
-                sketch = SeighSketch(recorded, store, f"measured{repeat}", outer, inner)
-                sketch.measure(idxs[:1])
-                TimedWriter.waited = 0.0
-                with patch("applesandoranges.measurement.loop.BackgroundWriter", TimedWriter):
-                    times["measuring"].append(seconds(partial(measure, sketch, idxs, log)) / num)
-                waiting.append(TimedWriter.waited / num)
-            storing.append(seconds(partial(_store, sketch, idxs, HV)) / num)
-    reference = summary(times["gradient"])["median"]
-    return {
-        "num_params": D,
-        "plan": operator.plan.summary(),
-        "seconds": {name: summary(values) for name, values in times.items()},
-        "per_gradient": {
-            name: summary([value / reference for value in values])
-            for name, values in times.items()
-            if name != "gradient"
-        },
-        "drawing_seconds": drawing,
-        "storing_alone_seconds": summary(storing),
-        "waiting_for_storing_seconds": summary(waiting),
-        "storing_added_seconds": summary(
-            [a - b for a, b in zip(times["measuring"], times["computing"], strict=True)]
-        ),
-    }
+        self.storing: list[float] = []
+        self.waiting: list[float] = []
+
+    def take(self, gradient: Callable[[], None], repeat: int) -> None:
+        """Time each part once; a product, transforms, ... per vector."""
+        operator, V, num, times = self.recorded.operator, self.V, len(self.idxs), self.times
+        times["gradient"] += [seconds(gradient) for _ in range(3)]
+        HV = operator @ V
+        times["product"].append(seconds(lambda: operator @ V) / V.shape[1])
+        transform = partial(_transform, *self.matrices, self.blocks[0], HV)
+        times["transforms"].append(seconds(transform) / V.shape[1])
+        computing = (
+            seconds(partial(innermeas_batch_torch, block, operator, *self.matrices, DTYPE))
+            for block in self.blocks
+        )
+        times["computing"].append(sum(computing) / num)
+        store = Store.in_directory(self.directory / "store", f"measured{repeat}", 2**30)
+        sketch = Seigh(self.recorded, self.sizes, store)
+        sketch.measure(self.idxs[:1])
+        TimedWriter.waited = 0.0
+        with (
+            JsonLog(self.directory / f"{repeat}.log") as log,
+            patch("applesandoranges.measurement.loop.BackgroundWriter", TimedWriter),
+        ):
+            times["measuring"].append(seconds(partial(measure, sketch, self.idxs, log)) / num)
+        self.waiting.append(TimedWriter.waited / num)
+        self.storing.append(seconds(partial(_store, sketch, self.idxs, HV)) / num)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the results of all repetitions."""
+        times = self.times
+        reference = summary(times["gradient"])["median"]
+        return {
+            "num_params": self.recorded.dim,
+            "plan": self.recorded.operator.plan.summary(),
+            "seconds": {name: summary(values) for name, values in times.items()},
+            "per_gradient": {
+                name: summary([value / reference for value in values])
+                for name, values in times.items()
+                if name != "gradient"
+            },
+            "drawing_seconds": self.drawing,
+            "storing_alone_seconds": summary(self.storing),
+            "waiting_for_storing_seconds": summary(self.waiting),
+            "storing_added_seconds": summary(
+                [a - b for a, b in zip(times["measuring"], times["computing"], strict=True)]
+            ),
+        }
 
 
 def _transform(Phi: Any, Psi: Any, block: list[int], HV: torch.Tensor) -> None:
@@ -140,8 +166,8 @@ def _transform(Phi: Any, Psi: Any, block: list[int], HV: torch.Tensor) -> None:
     Phi @ HV
 
 
-def _store(sketch: SeighSketch, idxs: list[int], HV: torch.Tensor) -> None:
-    values = np.ascontiguousarray(HV[:, 0].numpy()), np.ones(sketch.num_inner, "f4")
+def _store(sketch: Seigh, idxs: list[int], HV: torch.Tensor) -> None:
+    values = np.ascontiguousarray(HV[:, 0].numpy()), np.ones(sketch.sizes.per_round, "f4")
     for idx in idxs:
         sketch.write(idx, values)
 

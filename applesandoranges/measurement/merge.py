@@ -11,31 +11,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from skerch.a_priori import check_sizes
-from skerch.errors import InputError, StoreError
+from skerch.errors import StoreError
 from skerch.store.files import format_indices, read_provenance
 from skerch.store.measurements import DistributedHDF5, load_merged, verify_merged
-
-
-def sketch_sizes(outer_virtual: Path, inner_virtual: Path, dim: int) -> tuple[int, int]:
-    """Return ``(n_o, n_i)`` of a store.
-
-    Raises:
-        InputError: If the files are missing, or not those of a sketch of a ``[dim, dim]`` matrix.
-    """
-    for path in (outer_virtual, inner_virtual):
-        if not path.is_file():
-            raise InputError(f"{path}: no such virtual file")
-    outer = DistributedHDF5.load_virtual(outer_virtual)
-    inner = DistributedHDF5.load_virtual(inner_virtual)
-    if outer.shape[0] != dim or inner.shape[0] != inner.shape[1] or outer.dtype != inner.dtype:
-        raise InputError(
-            f"expected outer measurements ({dim}, n_o) and inner ones (n_i, n_i) of one dtype, "
-            f"found {outer.shape} {outer.dtype} in {outer_virtual} and {inner.shape} {inner.dtype} "
-            f"in {inner_virtual}"
-        )
-    check_sizes((dim, dim), outer.shape[1], inner.shape[1])
-    return outer.shape[1], inner.shape[1]
 
 
 @dataclass(frozen=True)

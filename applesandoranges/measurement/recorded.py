@@ -26,8 +26,9 @@ from ..problems.parameters import load_state, tensor_hash, trainable
 from ..problems.problem import Problem, build_problem
 from ..training.loop import subset_hash
 from ..training.params_file import IncrementalHDF5
+from .sizes import DTYPE
 
-DTYPE = torch.float32
+TORCH_DTYPE = getattr(torch, DTYPE)
 
 
 @dataclass

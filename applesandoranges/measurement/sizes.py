@@ -150,6 +150,16 @@ class Sizes:
             )
 
 
+def kind_of(recovery: str) -> Kind:
+    """Return the kind of a recovery.
+
+    Raises:
+        InputError: If there is none of this name.
+    """
+    check_name("RECOVERY", recovery, KINDS)
+    return KINDS[recovery]
+
+
 def make_sizes(
     config: RecoveryConfig, dim: int, num_inner: int | None, num_outer: int | None = None
 ) -> Sizes:
@@ -158,24 +168,22 @@ def make_sizes(
     Args:
         config: The keys.
         dim: Number of parameters ``D``.
-        num_inner: Inner measurements of a sketch; else products in all, which may be ``None`` where
-            BLOCK_SIZE is given.
+        num_inner: Inner measurements of a sketch, 0 if they do not matter; else products in all,
+            which may be ``None`` where BLOCK_SIZE is given.
         num_outer: See :class:`Sizes`.
 
     Raises:
         InputError: If numbers do not fit.
     """
-    check_name("RECOVERY", config.RECOVERY, KINDS)
-    kind = KINDS[config.RECOVERY]
+    kind = kind_of(config.RECOVERY)
     rounds = kind.num_rounds if config.NUM_ROUNDS is None else config.NUM_ROUNDS
     if rounds < 1 or (not kind.any_rounds and rounds != kind.num_rounds):
         expected = "at least 1" if kind.any_rounds else kind.num_rounds
         raise InputError(f"NUM_ROUNDS of {config.RECOVERY} must be {expected}, got {rounds}")
-    block = num_inner if kind.sketch else config.BLOCK_SIZE
+    block = num_inner or 0 if kind.sketch else config.BLOCK_SIZE
     if block is None:
         if num_inner is None:
-            missing = "NUM_INNER is not" if kind.sketch else "neither BLOCK_SIZE nor NUM_INNER is"
-            raise InputError(f"{missing} given")
+            raise InputError("neither BLOCK_SIZE nor NUM_INNER is given")
         block = block_size(num_inner, rounds)
     if not kind.sketch and not 1 <= block <= dim:
         raise InputError(f"BLOCK_SIZE must lie in [1, {dim}], got {block}")

@@ -43,7 +43,7 @@ def write_first_block(
     budget: int | None = None,
 ) -> None:
     """Write ``Psi^T`` as the first block, replacing what was there."""
-    with _new_file(path, provenance) as file:
+    with new_block(path, provenance) as file:
         data = file.create_dataset(DATA, (Psi.shape[1], Psi.shape[0]), dtype)
         write_starting_block(Psi, data, budget)
 
@@ -63,7 +63,7 @@ def write_next_block(
     Arguments, result and errors are those of :func:`~skerch.core.krylov.extend_basis`; the file
     appears under its name only when it is complete.
     """
-    with _new_file(path, provenance) as file:
+    with new_block(path, provenance) as file:
 
         def create(width: int) -> h5py.Dataset:
             return file.create_dataset(DATA, (products.shape[0], width), dtype)
@@ -129,7 +129,8 @@ def _read_step(file: h5py.File) -> BasisStep | None:
 
 
 @contextlib.contextmanager
-def _new_file(path: Path, provenance: Provenance) -> Iterator[h5py.File]:
+def new_block(path: Path, provenance: Provenance) -> Iterator[h5py.File]:
+    """Yield a file to be filled, which replaces ``path`` when it is complete."""
     with replacing(Path(path), durable=True) as aside, h5py.File(aside, "w") as file:
         yield file
         file.attrs[PROVENANCE] = json.dumps(dict(provenance))

@@ -8,7 +8,9 @@ import torch
 from applesandoranges.app.log import JsonLog, read_log
 from applesandoranges.hessian.engines import ProductPlan
 from applesandoranges.measurement.loop import measure
-from applesandoranges.measurement.sketches import SeighSketch
+from applesandoranges.measurement.recovery import Store
+from applesandoranges.measurement.seigh import Seigh
+from applesandoranges.measurement.sizes import Sizes
 from skerch import LO_FMT
 from skerch.linops import DiagonalLinOp
 from skerch.ssrft import SSRFT
@@ -54,7 +56,8 @@ def store(tmp_path):
 
 
 def sketch(store, recorded=None):
-    return SeighSketch(recorded or Recorded(), store, "ok", OUTER, INNER)
+    sizes = Sizes(recovery="seigh", dim=D, num_rounds=1, per_round=INNER, num_outer=OUTER)
+    return Seigh(recorded or Recorded(), sizes, Store.in_directory(store, "ok", 2**30))
 
 
 def run(recorded, store):
@@ -86,14 +89,14 @@ def test_everything_is_measured_and_logged(store):
 
 
 def test_an_error_of_the_writer_surfaces_and_is_not_logged_as_success(store, monkeypatch):
-    true_write = SeighSketch.write
+    true_write = Seigh.write
 
     def write(self, idx, *args):
         if idx == 2:
             raise OSError("disk full")
         true_write(self, idx, *args)
 
-    monkeypatch.setattr(SeighSketch, "write", write)
+    monkeypatch.setattr(Seigh, "write", write)
     with pytest.raises(OSError, match="disk full"):
         run(Recorded(), store)
     assert 2 not in logged(store)

@@ -13,7 +13,7 @@ import torch
 from applesandoranges.analysis.overlap import largest_parameters, mask_curve
 from applesandoranges.app.log import read_log
 from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
-from applesandoranges.measurement.sketches import sketch_matrices
+from applesandoranges.measurement.seigh import sketch_matrices
 from applesandoranges.problems.parameters import parameter_vector
 from applesandoranges.problems.problem import build_problem
 from applesandoranges.results.collect import read_logs

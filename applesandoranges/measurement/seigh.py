@@ -1,0 +1,179 @@
+"""SEIGH: one pass of outer and inner measurements [TYUC2019, section 2]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skerch import INNER_FMT, LO_FMT
+from skerch.core.orthogonal import householder_basis, orthogonalize
+from skerch.core.products import innermeas_batch_torch
+from skerch.core.row_blocks import RowBlocks
+from skerch.core.sketch import budget_beside_core, solve_core_seigh
+from skerch.errors import InputError
+from skerch.results import Eigh
+from skerch.ssrft import SSRFT
+from skerch.store.measurements import DistributedHDF5
+
+from ..app import events
+from .merge import Merge
+from .recorded import TORCH_DTYPE, RecordedHessian
+from .recovery import Recovery, Stage, Store
+from .sizes import Sizes
+
+#: How far, relatively, a stored product may differ from the same one made here. Two engines on one
+#: machine differ by 1e-7, other machines by up to 1e-4, and convolutions of GPUs in TF32, with ten
+#: bits of mantissa, by a few 1e-3; products of the other split, or of a step that is two away, by
+#: 6e-2 and more.
+SAME_PRODUCT = 1e-2
+
+
+class Seigh(Recovery):
+    """Products ``H psi_i`` (outer, the first ``n_o``) and ``Phi H psi_i`` (inner, all ``n_i``).
+
+    Args:
+        recorded: The Hessian.
+        sizes: Its sizes; :func:`sketch_sizes` says those of a store.
+        store: Where measurements are.
+        number: The round, 0.
+        symmetrize: Average the two triangles of the core. Otherwise one triangle alone is read, in
+            the basis of a pivoted QR, as in published runs.
+    """
+
+    def __init__(
+        self,
+        recorded: RecordedHessian,
+        sizes: Sizes,
+        store: Store,
+        number: int = 0,
+        symmetrize: bool = True,
+    ):
+        super().__init__(recorded, sizes, store, number)
+        self.symmetrize = symmetrize
+
+    @cached_property
+    def _matrices(self) -> tuple[SSRFT, SSRFT]:
+        return sketch_matrices(self.recorded, self.sizes.per_round)
+
+    def vectors(self, idxs: Sequence[int]) -> Tensor:
+        """Return rows ``idxs`` of ``Psi``, ``[K, D]``."""
+        return self._matrices[1].rows(idxs, TORCH_DTYPE)
+
+    def measure(self, idxs: Sequence[int]) -> list[Tensor]:
+        """Return ``H psi_i`` (``[D, K]``) and ``Phi H psi_i`` (``[n_i, K]``)."""
+        result = innermeas_batch_torch(idxs, self.recorded.operator, *self._matrices, TORCH_DTYPE)
+        return [result.outer, result.inner]
+
+    @cached_property
+    def merges(self) -> dict[str, Merge]:
+        """Inner and outer measurements."""
+        unknown = {"allow_unknown": self.store.allow_unknown}
+        return {
+            name: self._merge(fmt, self.provenance, **unknown)
+            for name, fmt in (("inner", INNER_FMT), ("outer", LO_FMT))
+        }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The provenance of the sketch."""
+        return self.provenance
+
+    @cached_property
+    def _streaming(self) -> int:
+        """Bytes for blocks of rows, beside the core."""
+        return budget_beside_core(self.store.budget, self.sizes.rank, self.sizes.per_round)
+
+    def check(self) -> list[str]:
+        """See :meth:`Recovery.check`; costs up to three products if any provenance is unknown.
+
+        Raises:
+            InputError: Also if the core does not fit into the budget.
+        """
+        assert self._streaming
+        doubts = super().check()
+        if doubts:
+            self.remeasured = self._remeasure()
+        return doubts
+
+    def _remeasure(self) -> dict[str, Any]:
+        """Make the first and the last measurement of either kind again, and compare.
+
+        Raises:
+            InputError: If one of them is another product.
+        """
+        n_o, n_i = self.sizes.rank, self.sizes.per_round
+        chosen = sorted({0, n_o - 1, n_i - 1})
+        largest = 0.0
+        for idx in chosen:  # one by one: there is memory for one vector at least
+            outer, inner = (made[:, 0] for made in self.measure([idx]))
+            here = {"inner": inner} | ({"outer": outer} if self.with_outer(idx) else {})
+            for name, product in here.items():
+                stored = torch.from_numpy(self.merges[name].stored(idx))
+                difference = _relative_difference(stored, product)
+                if not difference <= SAME_PRODUCT:
+                    raise InputError(self._of_another(name, idx, difference))
+                largest = max(largest, difference)
+        return {
+            "idxs": chosen, "largest_relative_difference": largest, "allowed": SAME_PRODUCT,
+        }  # fmt: skip
+
+    def _of_another(self, name: str, idx: int, difference: float) -> str:
+        return (
+            f"{self.merges[name].virtual}: these are measurements of another Hessian: number {idx} "
+            f"differs by {difference:.2g} (relative) from the product with that of "
+            f"{self.recorded.where}, expected at most {SAME_PRODUCT:g}; give STEP, TEST_HESSIAN, "
+            "PARAMS_PATH and TRAINING_LOGPATH that they were made with, or measure again (10c)"
+        )
+
+    @contextmanager
+    def solved(self, stage: Stage) -> Iterator[Eigh]:
+        """Yield the eigenpairs, all ``n_o`` of them."""
+        with self.merges["inner"].open() as inner, self.merges["outer"].open() as outer:
+            device = self.recorded.problem.device
+            W = torch.from_numpy(inner["data"][:]).to(device, torch.float64)
+            Y = RowBlocks(outer["data"], self._streaming, device)
+            stage(events.ORTHOGONALISING)
+            factor = orthogonalize(Y, W[:, : Y.shape[1]])
+            if not self.symmetrize:
+                factor = householder_basis(factor, pivoting=True)
+            stage(events.SOLVING)
+            yield solve_core_seigh(Y, W, self._matrices[1], self.symmetrize, factor)
+
+
+def sketch_matrices(recorded: RecordedHessian, inner: int) -> tuple[SSRFT, SSRFT]:
+    """Return ``(Phi, Psi)`` of a sketch, both ``[inner, D]``."""
+    shape, device = (inner, recorded.dim), recorded.problem.device
+    return SSRFT(shape, recorded.seed + 1, device), SSRFT(shape, recorded.seed + 2, device)
+
+
+def sketch_sizes(store: Store, dim: int) -> tuple[int, int]:
+    """Return ``(n_o, n_i)`` of a store.
+
+    Raises:
+        InputError: If the files are missing, or not those of a sketch of a ``[dim, dim]`` matrix.
+    """
+    paths = store.virtual[LO_FMT], store.virtual[INNER_FMT]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: no such virtual file")
+    outer, inner = map(DistributedHDF5.load_virtual, paths)
+    if outer.shape[0] != dim or inner.shape[0] != inner.shape[1] or outer.dtype != inner.dtype:
+        raise InputError(
+            f"expected outer measurements ({dim}, n_o) and inner ones (n_i, n_i) of one dtype, "
+            f"found {outer.shape} {outer.dtype} in {paths[0]} and {inner.shape} {inner.dtype} in "
+            f"{paths[1]}"
+        )
+    return outer.shape[1], inner.shape[1]
+
+
+def _relative_difference(stored: Tensor, product: Tensor) -> float:
+    """Return ``|stored - product| / |product|``, both ``[dim]``; 0 if they are equal."""
+    product = product.cpu().double()
+    difference = float((stored.double() - product).norm())
+    # Infinity where the product is zero, NaN where a stored value is.
+    return difference / max(float(product.norm()), 1e-300) if difference else 0.0
