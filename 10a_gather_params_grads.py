@@ -10,28 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from applesandoranges.app import events
-from applesandoranges.app.config import key, run_script
-from applesandoranges.app.log import logs_stop
-from applesandoranges.app.machine import keep_freed_memory
-from applesandoranges.problems.parameters import buffer_state, parameter_vector
-from applesandoranges.training.loop import (
-    TrainingConfig,
-    TrainingRun,
-    finished_log,
-    hessian_gradient,
-    prepare_run,
-    train,
-)
-from applesandoranges.training.params_file import IncrementalHDF5
-from skerch.store.files import remove_stale_asides
-
-#: ``matrix`` and ``split`` in the HDF5 lines of each file, in the words of published logs.
-MATRICES = {
-    "params": ("batch_parameters", "batch"),
-    "gradients_train": ("train_gradient", "train"),
-    "gradients_test": ("test_gradient", "test"),
-}
+from applesandoranges.app.keys import key, run_script, starting
+from applesandoranges.training.keys import TrainingConfig
 
 
 @dataclass
@@ -42,49 +22,37 @@ class Config(TrainingConfig):
     RESUME: str | None = key("run directory of a training by the same keys to go on with", None)
 
 
+with starting(__name__, Config):  # --help and wrong keys end here, before PyTorch is loaded
+    from applesandoranges.app import events
+    from applesandoranges.app.log import logs_stop
+    from applesandoranges.app.machine import keep_freed_memory
+    from applesandoranges.training.loop import train
+    from applesandoranges.training.recording import Recorder
+    from applesandoranges.training.run import prepare_run
+    from skerch.store.files import remove_stale_asides
+
+
 def main(config: Config) -> None:
     """Train and record."""
-    script, resume = Path(__file__).name, Path(config.RESUME) if config.RESUME else None
-    if resume is not None and (log := finished_log(resume, script)):
-        print(f"Nothing to train: the training is done, see {log}")
-        return
     keep_freed_memory()
-    run = prepare_run(config, script, resume)
+    resume = Path(config.RESUME) if config.RESUME else None
+    run = prepare_run(config, Path(__file__).name, resume)
+    if run.done:
+        run.log.close()
+        print(f"Nothing to train: the training is done, see {run.log.path}")
+        return
     remove_stale_asides(run.run_dir)
-    names = list(MATRICES) if config.STORE_GRADS else ["params"]
-    path = {name: run.run_dir / f"{run.run_dir.name}__{name}.h5" for name in names}
-    params = parameter_vector(run.problem.net)
-    files = {
-        name: IncrementalHDF5.open_or_create(
-            path[name], len(params), params.dtype, {"run_id": run.run_id}
-        )
-        for name in names
-    }
-
-    def record(step: int) -> None:
-        for name, file in files.items():
-            matrix, split = MATRICES[name]
-            if not file.has(step=step):
-                store(run, file, split, step)
-            body = {"global_step": step, "matrix": matrix, "split": split, "status": "saved"}
-            run.log_once(events.HDF5, body)
+    recorder = Recorder(
+        run.problem, run.run_dir, run.run_id, run.num_hessian, run.log_once, config.STORE_GRADS
+    )
 
     def summary() -> dict[str, object]:
-        recorded = [metadata["step"] for metadata in files["params"].metadata()]
-        return {"recorded": recorded, "to go on": f"the same command with RESUME={run.run_dir}"}
+        resume = f"the same command with RESUME={run.run_dir}"
+        return {"recorded": recorder.steps(), "to go on": resume}
 
     with run.log, logs_stop(run.log, summary):
-        train(run, record, run.run_dir / f"{run.run_dir.name}__checkpoint.h5")
-        run.log.info(events.TRAINING_DONE, {"log": run.log.path, "params": path["params"]})
-
-
-def store(run: TrainingRun, file: IncrementalHDF5, split: str, step: int) -> None:
-    """Store the parameters ("batch"), or the gradient on the Hessian subset of a split."""
-    if split != "batch":
-        file.append(hessian_gradient(run.problem, split, run.num_hessian), {"step": step})
-    else:
-        net = run.problem.net
-        file.append(parameter_vector(net), {"step": step}, buffer_state(net))
+        train(run, recorder.record, run.run_dir / f"{run.run_dir.name}__checkpoint.h5")
+        run.log.info(events.TRAINING_DONE, {"log": run.log.path, "params": recorder.params_path})
 
 
 if __name__ == "__main__":

@@ -11,20 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from applesandoranges.app import events
-from applesandoranges.app.config import key, run_script
-from applesandoranges.app.log import JsonLog, file_stamp, logs_stop
-from applesandoranges.app.machine import budget_bytes, keep_freed_memory
-from applesandoranges.app.software import made_with
-from applesandoranges.measurement.loop import measure
-from applesandoranges.measurement.recorded import (
-    RecordedHessian,
-    RecordedHessianConfig,
-    load_recorded_hessian,
-)
-from applesandoranges.measurement.recovery import Recovery, Store, make_recovery
-from applesandoranges.measurement.sizes import RecoveryConfig, make_sizes
-from skerch.store.files import remove_stale_asides
+from applesandoranges.app.keys import key, run_script, starting
+from applesandoranges.measurement.keys import RecordedHessianConfig
+from applesandoranges.measurement.sizes import RecoveryConfig
 
 
 @dataclass
@@ -34,11 +23,24 @@ class Config(RecoveryConfig, RecordedHessianConfig):
     MEASUREMENTS_DIR: str = key("the store")
     NUM_INNER: int = key("inner measurements n_i of the sketch; products in all rounds")
     NUM_OUTER: int = key("outer measurements n_o of the sketch; eigenpairs that are wanted")
-    MEASUREMENT_IDXS: list[int] = key("which of 0 ... n_i - 1 to measure, e.g. [0,1,2]")
+    MEASUREMENT_IDXS: list[int] = key("which of 0 ... n_i - 1 to measure, e.g. 0-99 or [0,1,2]")
     ROUND: int = key("round to measure (hmt, krylov)", 0)
     CHECK_OPERATOR: bool = key(
         "stop at once if the loss is random or the Hessian is not symmetric", True
     )
+
+
+with starting(__name__, Config):  # --help and wrong keys end here, before PyTorch is loaded
+    from applesandoranges.analysis.starts import start_options
+    from applesandoranges.app import events
+    from applesandoranges.app.log import JsonLog, file_stamp, logs_stop
+    from applesandoranges.app.machine import budget_bytes, keep_freed_memory
+    from applesandoranges.app.software import made_with
+    from applesandoranges.measurement.loop import measure
+    from applesandoranges.measurement.recorded_hessian import RecordedHessian, load_recorded_hessian
+    from applesandoranges.measurement.recovery import Recovery, Store, make_recovery
+    from applesandoranges.measurement.sizes import make_sizes, stated
+    from skerch.store.files import remove_stale_asides
 
 
 def make(config: Config, recorded: RecordedHessian) -> Recovery:
@@ -46,7 +48,8 @@ def make(config: Config, recorded: RecordedHessian) -> Recovery:
     sizes = make_sizes(config, recorded.dim, config.NUM_INNER, config.NUM_OUTER)
     budget = budget_bytes(config.MEMORY_BUDGET_GB)
     store = Store.in_directory(Path(config.MEASUREMENTS_DIR), config.SUCCESS_FLAG, budget)
-    return make_recovery(recorded, sizes, store, config.ROUND)
+    start = start_options(config.START, recorded.dim)
+    return make_recovery(recorded, sizes, store, config.ROUND, **start)
 
 
 def run_globals(recovery: Recovery) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def run_globals(recovery: Recovery) -> dict[str, Any]:
     provenance = recovery.provenance
     seeds = {"li_seed": provenance.get("seed_phi"), "ri_seed": provenance.get("seed_psi")}
     given = {name: seed for name, seed in seeds.items() if seed is not None}
-    return recovery.recorded.training | given | provenance
+    return recovery.recorded.training | given | stated(provenance)
 
 
 def main(config: Config) -> None:
@@ -78,6 +81,7 @@ def main(config: Config) -> None:
     with JsonLog(recorded.run_dir / name) as log, logs_stop(log, summary):
         log(events.CONFIG, asdict(config) | {"MEASUREMENT_IDXS": idxs})
         log(events.GLOBALS, run_globals(recovery) | {"made_with": made_with()})
+        log.info(events.TEST_MATRICES, recovery.seeds)
         for doubt in recorded.doubts:
             log.warning(doubt, where)
         if len(missing) < len(idxs):

@@ -8,33 +8,16 @@ anew for each Hessian. RECOVERY must be the one that was measured.
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from applesandoranges.analysis.eigenspaces import EigenvectorFiles, check_number, keep_eigenvectors
-from applesandoranges.analysis.report import (
-    AnalysedHessian,
-    AnalysisConfig,
-    check_analysis,
-    log_analysis,
-)
-from applesandoranges.app import events
-from applesandoranges.app.config import key, run_script
-from applesandoranges.app.log import JsonLog, file_stamp, logs_stop
-from applesandoranges.app.machine import budget_bytes, return_freed_memory
-from applesandoranges.app.software import made_with
-from applesandoranges.measurement.recorded import (
-    RecordedHessian,
-    RecordedHessianConfig,
-    load_recorded_hessian,
-)
-from applesandoranges.measurement.recovery import Recovery, Store, make_recovery
-from applesandoranges.measurement.seigh import sketch_sizes
-from applesandoranges.measurement.sizes import RecoveryConfig, kind_of, make_sizes
-from skerch import INNER_FMT, LO_FMT
-from skerch.errors import InputError
+from applesandoranges.analysis.keys import AnalysisConfig
+from applesandoranges.app.keys import key, run_script, starting
+from applesandoranges.measurement.keys import RecordedHessianConfig
+from applesandoranges.measurement.sizes import AccuracyConfig, RecoveryConfig
 
 
 @dataclass
-class Config(AnalysisConfig, RecoveryConfig, RecordedHessianConfig):
+class Config(AnalysisConfig, AccuracyConfig, RecoveryConfig, RecordedHessianConfig):
     """Keys of this script."""
 
     OUTER_VIRTUAL: str = key("virtual file of the outer measurements, leftouter_ALL.h5")
@@ -49,6 +32,30 @@ class Config(AnalysisConfig, RecoveryConfig, RecordedHessianConfig):
     DELETE_MERGED_SUBFILES: bool = key("remove the sub-files once they are merged", False)
 
 
+with starting(__name__, Config):  # --help and wrong keys end here, before PyTorch is loaded
+    from applesandoranges.analysis.accuracy import ERROR, Accuracy, log_accuracy, overlap_error
+    from applesandoranges.analysis.eigenspaces import (
+        EigenvectorFiles,
+        check_number,
+        keep_eigenvectors,
+    )
+    from applesandoranges.analysis.keys import check_analysis
+    from applesandoranges.analysis.report import AnalysedHessian, log_analysis
+    from applesandoranges.analysis.starts import start_options
+    from applesandoranges.app import events
+    from applesandoranges.app.log import JsonLog, file_stamp, logs_stop
+    from applesandoranges.app.machine import budget_bytes, return_freed_memory
+    from applesandoranges.app.software import made_with
+    from applesandoranges.measurement.recorded_hessian import RecordedHessian, load_recorded_hessian
+    from applesandoranges.measurement.recovery import Recovery, Store, make_recovery
+    from applesandoranges.measurement.rounds import Krylov
+    from applesandoranges.measurement.seigh import sketch_sizes
+    from applesandoranges.measurement.sizes import check_accuracy, kind_of, make_sizes, stated
+    from skerch import INNER_FMT, LO_FMT
+    from skerch.errors import InputError
+    from skerch.results import Eigh
+
+
 def make(config: Config, recorded: RecordedHessian) -> Recovery:
     """Return the recovery that the keys describe."""
     virtual = {LO_FMT: config.OUTER_VIRTUAL, INNER_FMT: config.INNER_VIRTUAL}
@@ -60,14 +67,36 @@ def make(config: Config, recorded: RecordedHessian) -> Recovery:
         budget=budget_bytes(config.MEMORY_BUDGET_GB),
         allow_unknown=config.ALLOW_UNKNOWN_PROVENANCE,
     )
-    inner, outer, options = config.NUM_INNER, config.NUM_OUTER, {}
+    inner, outer = config.NUM_INNER, config.NUM_OUTER
+    options = start_options(config.START, recorded.dim)
     if kind_of(config.RECOVERY).sketch:
         if config.INNER_VIRTUAL is None or config.INNER_MONOLITHIC is None:
             raise InputError("missing key INNER_VIRTUAL or INNER_MONOLITHIC (RECOVERY=seigh)")
         outer, inner = sketch_sizes(store, recorded.dim)
-        options = {"symmetrize": config.SYMMETRIZE_CORE}
+        options |= {"symmetrize": config.SYMMETRIZE_CORE}
     sizes = make_sizes(config, recorded.dim, inner, outer)
+    check_accuracy(config, sizes)
     return make_recovery(recorded, sizes, store, **options)
+
+
+def log_measurements(log: JsonLog, where: dict[str, Any], recovery: Recovery) -> None:
+    """Log of what the measurements are, and what was found when they were checked."""
+    recorded = recovery.recorded
+    facts = {"num_params": recorded.training["num_params"], "data_source": recorded.source}
+    log(events.GLOBALS, stated(recovery.facts) | facts | {"made_with": made_with()})
+    log.info(events.TEST_MATRICES, recovery.seeds)
+    if len(ways := recovery.ways()) > 1:
+        log.warning(events.SEVERAL_WAYS, where | {"measurements": ways})
+    if recovery.remeasured:
+        log.info(events.REMEASURED, where | recovery.remeasured)
+
+
+def accuracy(recovery: Krylov, eigh: Eigh, wanted: float) -> Accuracy:
+    """Return how accurate the overlap is after all rounds."""
+    last = recovery.last_round
+    error = overlap_error(eigh, recovery.recorded.params, recovery.sizes.rank)
+    before = recovery.said_of(last).get(ERROR)
+    return Accuracy(wanted=wanted, error=error, before=before, **recovery.spent(last))
 
 
 def main(config: Config) -> None:
@@ -92,12 +121,9 @@ def main(config: Config) -> None:
             log.info(name, where)
 
         log(events.CONFIG, asdict(config))
-        facts = {"num_params": recorded.dim, "data_source": recorded.source}
-        log(events.GLOBALS, recovery.facts | facts | {"made_with": made_with()})
+        log_measurements(log, where, recovery)
         for doubt in doubts:
             log.warning(doubt, where)
-        if recovery.remeasured:
-            log.info(events.REMEASURED, where | recovery.remeasured)
         if plan:
             log.info(events.PRODUCTS, where | plan.summary())
         for name, merge in recovery.merges.items():
@@ -107,11 +133,17 @@ def main(config: Config) -> None:
             merged.append(name)
         with recovery.solved(stage) as eigh:
             vectors = plan.vectors if plan else 1
-            hessian = AnalysedHessian(recorded.operator, recorded.params, recorded.seed, vectors)
+            hessian = AnalysedHessian(
+                recorded.operator, recorded.params, recorded.seed, vectors, recorded.shapes
+            )
+            if config.PARAMETERS.strip():
+                log(events.RESULT, where | {"num_selected_params": recorded.dim})
             log_analysis(log, events.RESULT, where, eigh, hessian, config)
+            if isinstance(recovery, Krylov) and config.ACCURACY:
+                log_accuracy(log, where, accuracy(recovery, eigh, config.ACCURACY))
             if config.EIGENVECTORS:
                 stage(events.WRITING_EIGENVECTORS)
-                keep = EigenvectorFiles(recorded.run_dir, recorded.identity)
+                keep = EigenvectorFiles(recorded.run_dir, recorded.identity, recorded.shapes)
                 for body in keep_eigenvectors(keep, eigh, config.EIGENVECTORS):
                     log(events.RESULT, where | body)
         log.info(events.ANALYSED, where | {"log": log.path})

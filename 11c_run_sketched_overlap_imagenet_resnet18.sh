@@ -2,8 +2,8 @@
 # Overlap of magnitudes and Hessian eigenspaces: ResNet-18 on ImageNet.
 # Trains, then measures and analyses one Hessian per recorded step and split. See --help.
 set -euo pipefail
-# shellcheck source=slurm/orchestration.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/orchestration.sh"
+# shellcheck source=slurm/experiment.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/experiment.sh"
 
 # The experiment. Each setting can also be given by a variable of its name.
 : "${OBS_DATASETS_PATH:=$HOME/datasets/DeepOBS}"
@@ -18,6 +18,9 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/orchestration.sh"
 : "${WITH_A_POSTERIORI:=false}" "${NUM_A_POSTERIORI:=30}"
 : "${SYMMETRIZE_CORE:=true}" # false: one triangle of the core only, as published; less accurate
 : "${EIGENVECTORS:=0}" # leading eigenvectors that each analysis keeps, and compares with other steps
+: "${TRACK:=false}" # each Hessian starts from the EIGENVECTORS of the step before (krylov, hmt)
+: "${ACCURACY:=}" # relative error of the overlap at NUM_OUTER at which rounds end (krylov)
+: "${CURVATURE:=}" "${PARAMETERS:=}" # ggn or fisher; of some parameters only, of which NUM_PARAMS is the number
 
 # The cluster. What is empty is left to its defaults. The published training took 31 hours.
 : "${PARTITION:=}" "${ACCOUNT:=}" "${GRES:=}" "${CPUS_PER_TASK:=8}" "${SBATCH_OPTIONS:=}"

@@ -1,28 +1,24 @@
-"""Draws the figures of the paper from logs and prints a table of the overlap.
+"""Draws the figures of the paper from logs, prints a table of the overlap and each verdict.
 
 Reads logs of 10a, 10c, 10d and 12a, from this project or published ones of the same format, and
 writes each figure that they allow as PNG, PDF and CSV. Logs of several runs make grids, with a
-panel for each run, and as many of the figures that show one run. What is not drawn is named, with
-the reason.
+panel for each run and recovery, and as many of the figures that show one of them. Of several
+analyses of one Hessian the last complete one counts, by its time in UTC. What is not drawn is
+named, with the reason.
 """
 
+import itertools
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from applesandoranges.app.keys import key, run_script, starting
 
-from applesandoranges.app.config import key, run_script
-from applesandoranges.app.names import check_name
-from applesandoranges.figures import FIGURES, PER_RUN, Drawing, MissingInLogsError, Options, draw
-from applesandoranges.figures.style import figure_paths, save_figure
-from applesandoranges.results.collect import HessianResult, LogSet, read_logs
-from skerch.errors import InputError
-
+EXACT = "H_frob_Qtop^2"
 TABLE_RANKS = (1, 2, 5, 10, 20, 50, 100, 200, 355, 500, 1000, 1500)
 
 
@@ -40,39 +36,82 @@ class Config:
     NUM_PARAMS: int | None = key("D, if no log of a run says it", None)
 
 
+with starting(__name__, Config):  # --help and wrong keys end here, before PyTorch is loaded
+    from rich.console import Console
+    from rich.table import Table
+
+    from applesandoranges.app.spelling import check_name
+    from applesandoranges.app.verdicts import NOT_READABLE
+    from applesandoranges.figures import FIGURES, Drawing, MissingInLogsError, Options, draw, parts
+    from applesandoranges.figures.style import figure_paths, save_figure
+    from applesandoranges.results.collect import HessianResult, LogSet, read_logs
+    from skerch import heartbeat
+    from skerch.errors import InputError
+
+
+def named(result: HessianResult, results: list[HessianResult]) -> str:
+    """Return the name of a Hessian among those of all runs."""
+    several = len({other.run for other in results}) > 1
+    return f"{result.facts.label}: {result.label}" if several else result.label
+
+
 def overlap_table(results: list[HessianResult]) -> Table:
-    """Return k, overlap, chance and ratio of chosen ranks."""
-    several = len({result.run for result in results}) > 1
-    table = Table("Hessian", "k", "overlap", "chance k/D", "ratio", box=None)
+    """Return k, overlap, the exact one where it is known, chance and ratio of chosen ranks.
+
+    The last column says what the verdict says; rows that it does not vouch for are dim.
+    """
+    with_exact = any(EXACT in result.quantities for result in results)
+    exact_column = ["exact"] * with_exact
+    table = Table(
+        "Hessian", "k", "overlap", *exact_column, "chance k/D", "ratio", "readable", box=None
+    )
     for column in table.columns:
-        column.justify, column.no_wrap = "right" if column.header != "Hessian" else "left", True
+        words = column.header in ("Hessian", "readable")
+        column.justify, column.no_wrap = "left" if words else "right", column.header != "Hessian"
     for result in results:
         if "frob_Qtop^2" not in result.quantities:
             continue
-        name = f"{result.facts.label}: {result.label}" if several else result.label
-        rows = result.overlap_table()
+        name, verdict, rows = named(result, results), result.verdict, result.overlap_table()
+        has_exact = EXACT in result.quantities
+        exact = result.overlap_table(EXACT)["overlap"].tolist() if has_exact else []
         for row in rows[rows["k"].isin({*TABLE_RANKS, len(rows)})].itertuples():
-            values = (f"{row.overlap:.4g}", f"{row.chance:.4g}", f"{row.ratio:.1f}")
-            table.add_row(name, str(row.k), *values)
+            known = [f"{exact[row.k - 1]:.4g}" if row.k <= len(exact) else ""] * with_exact
+            values = (f"{row.overlap:.4g}", *known, f"{row.chance:.4g}", f"{row.ratio:.1f}")
+            readable = verdict.words_at(row.k) if verdict else "no verdict in the log"
+            style = "dim" if row.known_within == NOT_READABLE else None
+            table.add_row(name, str(row.k), *values, readable, style=style)
         table.add_section()
     return table
 
 
+def verdicts(results: list[HessianResult]) -> Iterator[str]:
+    """Yield what each analysis says of itself, where it does: published ones do not."""
+    for result in results:
+        if verdict := result.verdict:
+            yield f"{named(result, results)}: {verdict.text}"
+
+
 def drawings(logs: LogSet, config: Config) -> Iterator[tuple[str, Drawing]]:
     """Yield all figures that the logs allow, by name; print the others with the reason."""
-    options, several = Options(tuple(config.K)), len(logs.runs) > 1
+    options, names = Options(tuple(config.K)), set[str]()
     for name in config.FIGURES:
-        parts = [("", logs)]
-        if several and name in PER_RUN:
-            parts = [(run.label, logs.of_run(run)) for run, _ in logs.runs]
+        heartbeat.doing(f"drawing {name}")
         missing: dict[str, list[str]] = {}
-        for label, part in parts:
+        for label, part in parts(name, logs):
             try:
-                yield f"{name}__{slug(label)}" if label else name, draw(name, part, options)
+                drawing = draw(name, part, options)
             except MissingInLogsError as reason:
                 missing.setdefault(str(reason), []).append(label)
+                continue
+            file = plain = f"{name}__{slug(label)}" if label else name
+            for number in itertools.count(2):
+                if file not in names:
+                    break
+                file = f"{plain}__{number}"
+            names.add(file)
+            yield file, drawing
         for reason, labels in missing.items():
-            of_runs = f" of {'; '.join(labels)}" if several and name in PER_RUN else ""
+            of_runs = f" of {'; '.join(labels)}" if any(labels) else ""
             print(f"not drawn: {name}{of_runs} ({reason})", file=sys.stderr)
 
 
@@ -92,9 +131,12 @@ def main(config: Config) -> None:
     directory = Path(config.OUTPUT_DIR).expanduser()
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory}: OUTPUT_DIR is a file; expected a directory or a new name")
+    heartbeat.doing(f"reading {config.LOGS}")
     logs = read_logs(config.LOGS, config.NUM_PARAMS)
     for line in logs.left_out:
         print(f"left out: {line}", file=sys.stderr)
+    for line in logs.chosen:
+        print(f"of several analyses: {line}")
     drawn = dict(drawings(logs, config))
     if not drawn:
         raise InputError(f"{config.LOGS}: nothing to draw")
@@ -103,11 +145,16 @@ def main(config: Config) -> None:
         if there and not config.OVERWRITE:
             raise InputError(f"{there[0]}: exists already; OVERWRITE=true replaces it")
     directory.mkdir(parents=True, exist_ok=True)
-    if logs.results:
-        Console(width=None if sys.stdout.isatty() else 140).print(overlap_table(logs.results))
-    print("Written:")
     for name, (figure, tables) in drawn.items():
-        print(*save_figure(figure, directory, name, tables), sep="\n")
+        heartbeat.doing(f"writing {name}")
+        save_figure(figure, directory, name, tables)
+    print(f"Written: {len(drawn)} figures to {directory}, as PNG and PDF, with tables as CSV:")
+    print(textwrap.fill(", ".join(drawn), 100))
+    if logs.results:  # last, where it is seen
+        Console(width=None if sys.stdout.isatty() else 140).print(overlap_table(logs.results))
+        width = Console().width if sys.stdout.isatty() else sys.maxsize
+        for line in verdicts(logs.results):
+            print(textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False))
 
 
 if __name__ == "__main__":

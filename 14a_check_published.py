@@ -15,25 +15,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-from rich.console import Console
-
-from applesandoranges.app.config import key, run_script
-from applesandoranges.app.log import file_stamp
-from applesandoranges.app.machine import default_device
-from applesandoranges.figures.style import save_figure
-from applesandoranges.problems.datasets import load_dataset
-from applesandoranges.problems.registry import PROBLEMS
-from applesandoranges.published.compare import OF_SKETCH, compare, missing, worst
-from applesandoranges.published.experiment import published_run, run_differences, sketch_differences
-from applesandoranges.published.figure import draw_comparison
-from applesandoranges.published.report import hessian_table, training_table
-from applesandoranges.published.tables import OPTIMIZER, RUNS, SEED, PublishedRun
-from applesandoranges.results.collect import LogSet, read_logs
-from skerch.errors import InputError, NumericalError
-
-EXHAUSTIVE = Path(__file__).parent / "12a_mnist_mini_exhaustive_test.py"
-MNIST_MINI = RUNS["mnist_mini"]
+from applesandoranges.app.keys import key, run_script, starting
+from applesandoranges.app.machine import device_key
 
 
 @dataclass
@@ -46,7 +29,32 @@ class Config:
     STEPS: list[int] | None = key("steps to compare", None, shown="all published ones")
     SPLITS: list[str] | None = key("train, test or both", None, shown="all published ones")
     OUTPUT_DIR: str = key("where the directory of figure and run is made", "output")
-    DEVICE: str = key("cpu, cuda, cuda:1, ...", default_device, shown="cuda if available")
+    DEVICE: str = device_key()
+
+
+with starting(__name__, Config):  # --help and wrong keys end here, before PyTorch is loaded
+    import pandas as pd
+    from rich.console import Console
+
+    from applesandoranges.app.log import file_stamp
+    from applesandoranges.figures.style import save_figure
+    from applesandoranges.problems.datasets import load_dataset
+    from applesandoranges.problems.registry import PROBLEMS
+    from applesandoranges.published.compare import OF_SKETCH, compare, missing, worst
+    from applesandoranges.published.experiment import (
+        published_run,
+        run_differences,
+        sketch_differences,
+    )
+    from applesandoranges.published.figure import draw_comparison
+    from applesandoranges.published.report import hessian_table, training_table
+    from applesandoranges.published.tables import OPTIMIZER, RUNS, SEED, PublishedRun
+    from applesandoranges.results.collect import LogSet, read_logs
+    from skerch import heartbeat
+    from skerch.errors import InputError, NumericalError
+
+EXHAUSTIVE = Path(__file__).parent / "12a_mnist_mini_exhaustive_test.py"
+MNIST_MINI = RUNS["mnist_mini"]
 
 
 def choose(config: Config, run: PublishedRun) -> tuple[list[int], list[str]]:
@@ -86,7 +94,8 @@ def run_exhaustive(config: Config, directory: Path) -> Path:
         words["MAX_STEPS"] = steps[-1]
     command = [sys.executable, str(EXHAUSTIVE)]
     command += [f"{name}={value}" for name, value in words.items()]
-    status = subprocess.run(command, check=False).returncode
+    with heartbeat.paused():  # it has one of its own
+        status = subprocess.run(command, check=False).returncode
     if status:
         raise NumericalError(f"{EXHAUSTIVE.name} ended with exit status {status}")
     (log,) = directory.glob("*/*.log")
@@ -140,11 +149,13 @@ def main(config: Config) -> None:
         )
     directory = Path(config.OUTPUT_DIR).expanduser() / f"{file_stamp()}__check_published"
     where = config.LOGS or config.LOG or str(run_exhaustive(config, directory))
+    heartbeat.doing(f"reading {where}")
     logs = read_logs(where)
     run = published_run(logs)
     steps, splits = choose(config, run)
     chosen = [r for r in logs.results if r.step in steps and r.split in splits]
     logs = replace(logs, results=chosen)
+    heartbeat.doing("comparing")
     rows = compare(logs, run)
     lines, refused = judge(logs, run, worst(rows))
     console = Console(width=None if sys.stdout.isatty() else 180)

@@ -5,11 +5,24 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import analysis, measurement, peers, pipeline
+from . import (
+    analysis,
+    coverage,
+    dct,
+    measurement,
+    one_pass,
+    peer_packages,
+    peers,
+    pipeline,
+    start,
+    tracking,
+)
 from .harness import RESULTS, SIZES, cases, run_here, run_in_subprocess
 
 #: Importing these modules registers their cases.
-MODULES = (measurement, analysis, peers, pipeline)
+MODULES = (
+    measurement, analysis, peers, peer_packages, pipeline, dct, coverage, one_pass, start, tracking,
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{case.name:28}{'long  ' if case.long else '      '}{case.what}")
         return 0
     if wrong := [name for name in args.names if name not in known]:
-        parser.error(f"unknown cases {', '.join(wrong)}; there are {', '.join(known)}")
+        parser.error(f"unknown cases {', '.join(wrong)}; there are {', '.join(sorted(known))}")
     chosen = args.names or [name for name, case in known.items() if args.all or not case.long]
     if args.here:
         run_here(known[chosen[0]], args.size, args.output)

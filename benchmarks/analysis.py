@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from applesandoranges.analysis.overlap import best_mask_curve, largest_parameters, mask_curves
+from applesandoranges.analysis.overlap import all_masks, largest_parameters, mask_curves
 from skerch import INNER_FMT, LO_FMT
 from skerch.core.orthogonal import orthogonalize
-from skerch.core.products import innermeas_batch_torch
+from skerch.core.products import innermeas_batch_torch, linmeas_batch_torch
 from skerch.core.row_blocks import RowBlocks
 from skerch.core.sketch import solve_core_seigh
 from skerch.results import Eigh
@@ -80,7 +80,7 @@ def growth(
             took = times[pair]
             took["core"].append(seconds(partial(decompose, Y, W)))
             took["overlap"].append(seconds(partial(mask_curves, eigh, [mask])))
-            took["best mask"].append(seconds(partial(best_mask_curve, eigh)))
+            took["best mask"].append(seconds(partial(all_masks, eigh)))
     results: dict[str, Any] = {}
     for name, pairs in sizes.items():
         rows, totals = [], []
@@ -132,31 +132,38 @@ def against_naive(dim: int, outer: int, inner: int, repeats: int) -> dict[str, A
     }
 
 
-def make_store(directory: Path, dim: int, outer: int, inner: int, block: int) -> dict[str, float]:
+def make_store(
+    directory: Path, dim: int, outer: int, inner: int, block: int, recovery: str = "seigh"
+) -> dict[str, float]:
     """Measure the known operator into a store; return seconds per stage."""
     operator = known_operator(dim)
-    create_hdf5_layout(directory, (dim, dim), np.dtype("f4"), outer, inner, symmetric=True)
+    kept, others = (outer, inner) if recovery == "seigh" else (inner, 0)
+    create_hdf5_layout(directory, (dim, dim), np.dtype("f4"), kept, others, symmetric=True)
     Phi, Psi = (SSRFT((inner, dim), SEED + shift) for shift in (0, 1))
-    (directory / "sizes.json").write_text(json.dumps({"dim": dim, "outer": outer, "inner": inner}))
+    sizes = {"dim": dim, "outer": outer, "inner": inner, "recovery": recovery}
+    (directory / "sizes.json").write_text(json.dumps(sizes))
     stage = Stages()
+
+    def measure(idxs: range) -> list[Tensor]:
+        if recovery == "seigh":
+            found = innermeas_batch_torch(idxs, operator, Phi, Psi)
+            return [found.outer, found.inner]
+        return [linmeas_batch_torch(idxs, operator, Psi, torch.float32)]
+
     for begin in range(0, inner, block):
         idxs = range(begin, min(begin + block, inner))
-        found = stage("computing", partial(innermeas_batch_torch, idxs, operator, Phi, Psi))
+        found = stage("computing", partial(measure, idxs))
         for i, idx in enumerate(idxs):
-            outer_values, inner_values = (
-                np.ascontiguousarray(values[:, i].numpy()) for values in (found.outer, found.inner)
-            )
-            stage("storing", partial(_store, directory, idx, outer_values, inner_values, outer))
+            values = [np.ascontiguousarray(part[:, i].numpy()) for part in found]
+            stage("storing", partial(_store, directory, idx, values, kept))
     return stage.seconds
 
 
-def _store(
-    directory: Path, idx: int, outer_values: np.ndarray, inner_values: np.ndarray, outer: int
-) -> None:
-    files = {INNER_FMT: inner_values} | ({LO_FMT: outer_values} if idx < outer else {})
-    for fmt, values in files.items():
-        path = DistributedHDF5.subpath(directory, fmt, idx)
-        DistributedHDF5.write(path, values, FLAG, {"operator": "known"})
+def _store(directory: Path, idx: int, values: list[np.ndarray], kept: int) -> None:
+    for fmt, array in zip((LO_FMT, INNER_FMT), values, strict=False):
+        if fmt == INNER_FMT or idx < kept:
+            path = DistributedHDF5.subpath(directory, fmt, idx)
+            DistributedHDF5.write(path, array, FLAG, {"operator": "known"})
 
 
 def analyse(directory: Path, budget: int, num_a_posteriori: int) -> dict[str, Any]:
@@ -236,4 +243,36 @@ def full_3c3d(
         "making_seconds": made,
         "errors": errors(run, dim),
         "run": {k: v for k, v in run.items() if not isinstance(v, list)},
+    }
+
+
+@case(
+    "analysis_one_pass",
+    "nystrom beside seigh at as many products: D = 4e6, n_i = 400 from disk with 1 GB",
+    full={"dim": 4_000_000, "outer": 200, "inner": 400, "budget": 10**9, "block": 8,
+          "num_a_posteriori": 30},
+    tiny={"dim": 500, "outer": 4, "inner": 8, "budget": 10**5, "block": 3,
+          "num_a_posteriori": 3},
+    long=True,
+)  # fmt: skip
+def one_pass(
+    dim: int, outer: int, inner: int, budget: int, block: int, num_a_posteriori: int
+) -> dict[str, Any]:
+    """Measure and analyse with both, one after the other."""
+    made, runs = {}, {}
+    for recovery in ("seigh", "nystrom"):
+        with scratch() as temporary:
+            directory = Path(temporary)
+            made[recovery] = make_store(directory, dim, outer, inner, block, recovery)
+            runs[recovery] = analyse(directory, budget, num_a_posteriori)
+    total = {name: sum(run["seconds"].values()) for name, run in runs.items()}
+    return {
+        "making_seconds": made,
+        "errors": {name: errors(run, dim) for name, run in runs.items()},
+        "time_ratio": total["nystrom"] / total["seigh"],
+        "measuring_ratio": made["nystrom"]["computing"] / made["seigh"]["computing"],
+        "runs": {
+            name: {k: v for k, v in run.items() if not isinstance(v, list)}
+            for name, run in runs.items()
+        },
     }

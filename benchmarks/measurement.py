@@ -18,8 +18,8 @@ from applesandoranges.app.machine import keep_freed_memory
 from applesandoranges.hessian.engines import ProductPlan, ProductSettings
 from applesandoranges.measurement.background import BackgroundWriter
 from applesandoranges.measurement.loop import measure
-from applesandoranges.measurement.recorded import TORCH_DTYPE as DTYPE
-from applesandoranges.measurement.recorded import RecordedHessian
+from applesandoranges.measurement.recorded_hessian import TORCH_DTYPE as DTYPE
+from applesandoranges.measurement.recorded_hessian import RecordedHessian
 from applesandoranges.measurement.recovery import Store
 from applesandoranges.measurement.seigh import Seigh, sketch_matrices
 from applesandoranges.measurement.sizes import Sizes

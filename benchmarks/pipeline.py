@@ -25,10 +25,14 @@ def as_words(keys: dict[str, Any]) -> list[str]:
     return [f"{name}={value}" for name, value in keys.items()]
 
 
-def train_mnist_mini(root: Path, record: list[int], num_data: int) -> dict[str, str]:
-    """Write the embedded digits, train, and return what later scripts need, by key."""
-    datasets, output = root / "datasets", root / "output"
-    run("09a_prepare_datasets.py", f"OBS_DATASETS={datasets}", "SOURCE=embedded")
+def train_mnist_mini(
+    root: Path, record: list[int], num_data: int, datasets: str | None = None
+) -> dict[str, str]:
+    """Train on ``datasets``, or the embedded digits; return what later scripts need, by key."""
+    output = root / "output"
+    if datasets is None:
+        datasets = str(root / "datasets")
+        run("09a_prepare_datasets.py", f"OBS_DATASETS={datasets}", "SOURCE=embedded")
     keys = {
         "OBS_DATASETS": datasets, "RANDOM_SEED": 12345, "OUTPUT_DIR": output, "DEVICE": "cpu",
         "RECORD_STEPS": record, "MAX_STEPS": record[-1], "NUM_HESSIAN_DATAPOINTS": num_data,
@@ -38,7 +42,7 @@ def train_mnist_mini(root: Path, record: list[int], num_data: int) -> dict[str, 
     (log,) = (path for path in run_dir.iterdir() if f"[{N_TRAIN}]" in path.name)
     (params,) = run_dir.glob("*__params.h5")
     return {
-        "OBS_DATASETS": str(datasets),
+        "OBS_DATASETS": datasets,
         "TRAINING_LOGPATH": str(log),
         "PARAMS_PATH": str(params),
     }

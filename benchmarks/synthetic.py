@@ -10,7 +10,7 @@ from torch import Tensor
 
 from applesandoranges.hessian.engines import ProductPlan, ProductSettings
 from applesandoranges.hessian.operator import make_hessian
-from applesandoranges.measurement.recorded import RecordedHessian
+from applesandoranges.measurement.recorded_hessian import RecordedHessian
 from applesandoranges.problems.parameters import parameter_vector
 from applesandoranges.problems.problem import Problem, build_problem
 from skerch.linops import DiagonalLinOp
@@ -32,7 +32,9 @@ def problem_batches(
     problem = build_problem(name, Path(), SEED, batch_size, load_data=False)
     problem.net.eval()
     X = gaussian_noise((num_data, *IMAGES[name]), SEED, dtype=torch.float32)
-    y = torch.arange(num_data) % problem.num_classes
+    with torch.no_grad():
+        num_classes = problem.net(X[:1]).shape[1]
+    y = torch.arange(num_data) % num_classes
     return problem, list(zip(X.split(batch_size), y.split(batch_size), strict=True))
 
 
@@ -45,7 +47,9 @@ def synthetic_hessian(
 ) -> RecordedHessian:
     """Return what 10c measures, as if it had been recorded."""
     num_data = sum(len(y) for _, y in data)
-    operator = make_hessian(problem.net, problem.criterion, data, num_data, settings, plan)
+    operator = make_hessian(
+        problem.net, problem.criterion, data, num_data, settings, plan, known=True
+    )
     identity: dict[str, Any] = {
         "run_id": "benchmark",
         "problem": problem.name,

@@ -11,17 +11,14 @@ torch, decompositions in memory no HDF5.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .store_names import BASIS_FMT, INNER_FMT, LO_FMT, RO_FMT
+
 if TYPE_CHECKING:
+    from .adapters import as_linop
     from .decompositions import block_krylov, hmt, nystrom, seigh, ssvd
     from .results import Eigh, Ssvd
     from .ssrft import SSRFT
-
-#: File names of the measurements in a store: outer from the left and the right, and inner ones; and
-#: of the blocks of a basis.
-LO_FMT = "leftouter_{}.h5"
-RO_FMT = "rightouter_{}.h5"
-INNER_FMT = "inner_{}.h5"
-BASIS_FMT = "basis_{}.h5"
+    from .store.results import load
 
 __all__ = [
     "BASIS_FMT",
@@ -31,8 +28,10 @@ __all__ = [
     "SSRFT",
     "Eigh",
     "Ssvd",
+    "as_linop",
     "block_krylov",
     "hmt",
+    "load",
     "nystrom",
     "seigh",
     "ssvd",
@@ -42,6 +41,8 @@ _HOMES = {
     **dict.fromkeys(("block_krylov", "hmt", "nystrom", "seigh", "ssvd"), "decompositions"),
     **dict.fromkeys(("Eigh", "Ssvd"), "results"),
     "SSRFT": "ssrft",
+    "as_linop": "adapters",
+    "load": "store.results",
 }
 
 

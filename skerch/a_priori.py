@@ -1,10 +1,13 @@
-"""Sketch sizes from a storage budget [TYUC2019, 5.4.2]."""
+"""Sizes of sketches, from a storage budget [TYUC2019, 5.4.2], and of rounds of products."""
 
 from __future__ import annotations
 
 import math
 
 from .errors import InputError
+
+#: Numbers of block Krylov rounds that :mod:`skerch.planning` considers.
+KRYLOV_ROUNDS = (2, 3, 4, 5, 6, 8, 10)
 
 
 def a_priori_hyperparams(
@@ -23,6 +26,11 @@ def a_priori_hyperparams(
 
     Raises:
         InputError: If a Hermitian operator is not square, or the budget holds no sketch at all.
+
+    Example:
+        >>> from skerch.a_priori import a_priori_hyperparams
+        >>> a_priori_hyperparams((1000, 1000), budget=60_000, hermitian=True)
+        (49, 104)
     """
     height, width = shape
     if hermitian and height != width:
@@ -54,8 +62,13 @@ def check_sizes(shape: tuple[int, int], outer: int, inner: int) -> None:
 
 
 def block_size(num_products: int, num_rounds: int) -> int:
-    """Return the products of each of ``num_rounds`` rounds that are ``num_products`` in all.
+    """Return the columns of a block, the products of a round, rounded up.
 
-    Rounded up: the last products of an uneven division are made, not left out.
+    All rounds have as many; together they make ``num_products`` or a few more.
+
+    Example:
+        >>> from skerch.a_priori import block_size
+        >>> block_size(num_products=100, num_rounds=3)
+        34
     """
     return -(-num_products // num_rounds)

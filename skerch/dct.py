@@ -12,8 +12,19 @@ only few ``C_m`` are wanted, the second pass is a dot product for each of them.
 
 Vectors are the columns of ``[D, B]``. Before and after these transforms there is a random
 permutation; it moves rows, that is, ``B`` neighbours at once: a cache line is not fetched for a
-single number. The permutations also put entries in the order in which the passes want them
-(:attr:`DCT.order`) or take them from where the passes left them (:attr:`DCT.outputs`).
+single number. The permutations also put entries in the order in which the passes want them, or take
+them from where the passes left them. An SSRFT (left to right) and its adjoint (back again)::
+
+      P1, order         rfft n1, fft n2     outputs, P2, order    rfft n1, dot products
+    x ---------> v (n2, n1) ------> Z (k1, k2) --------> v (n2, n1) -----------> y
+    x <--------- v (n2, n1) <------ Z (k1, k2) <-------- v (n2, n1) <----------- y
+
+Time of an SSRFT of a block of float32 vectors through ``scipy.fft.dct`` (all cores), by ours
+(``python -m benchmarks dct``, two cores; the two differ by less than 1e-6, relatively)::
+
+    D                    7,030   895,210   1,387,108   3,274,634   11,689,512
+    forward, 1,000 rows   0.96       3.0         4.1         5.9          4.1
+    adjoint               0.97       3.0         4.0         5.1          2.2
 
 * [Makhoul1980] J. Makhoul: A fast cosine transform in one and two dimensions.
 * [Bailey1990] D. H. Bailey: FFTs in external or hierarchical memory.
@@ -351,5 +362,5 @@ def copy_steps(X: Tensor) -> Iterator[slice]:
 
 def work_numbers(dim: int, num: int, device: torch.device) -> int:
     """Return how many numbers transforms of ``num`` vectors ``[dim]`` hold: scratch and steps."""
-    step = next(steps(num * dim, 1, device)).stop
+    step: int = next(steps(num * dim, 1, device)).stop
     return int(3.1 * num * dim) + 4 * max(step, num * DCT(dim, device).length)

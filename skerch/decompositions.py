@@ -12,135 +12,144 @@ function                  passes          products, for rank ``k``    residuals
 
 Products of one pass do not depend on each other. All share their mathematics with the routines for
 measurements on disk: :mod:`skerch.core.sketch` and :mod:`skerch.core.rayleigh_ritz`.
+
+Operators are whatever :func:`skerch.as_linop` takes, and compute in float32 or float64; what they
+compute in is what they say, or what one product more shows. Norms near the limits of the dtype are
+refused in one line (:mod:`skerch.operands`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import hashlib
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from .a_priori import block_size as columns_per_round
 from .a_priori import check_sizes
-from .budget import default_memory_budget
-from .core.krylov import BasisStep, extend_basis, write_starting_block
+from .adapters import computing_in
+from .budget import resolve_budget
+from .core.krylov import BasisStep
+from .core.nystrom import solve_nystrom
 from .core.orthogonal import orthogonalize
-from .core.products import MatrixColumns, innermeas_batch_torch, linmeas_batch_torch
-from .core.rayleigh_ritz import solve_nystrom, solve_rayleigh_ritz
+from .core.products import innermeas_batch_torch, linmeas_batch_torch
 from .core.row_blocks import RowBlocks
-from .core.sketch import solve_core_seigh, solve_core_ssvd
+from .core.sketch import budget_beside_measurements, solve_core_seigh, solve_core_ssvd
 from .errors import InputError
-from .results import Eigh, Ssvd
-from .ssrft import SSRFT, work_bytes
+from .operands import check_scale
+from .planning import LEAST_BLOCK
+from .results import Eigh, Ssvd, truncate_core
+from .rounds import Rounds, batches, check_batch_size
+from .ssrft import SSRFT
+from .utils import check_finite
 
-__all__ = ["block_krylov", "hmt", "nystrom", "seigh", "ssvd"]
+__all__ = [
+    "Eigh",
+    "Ssvd",
+    "block_krylov",
+    "hmt",
+    "nystrom",
+    "seigh",
+    "ssvd",
+    "truncate_core",
+]
+
+_Result = TypeVar("_Result", Eigh, Ssvd)
 
 
 def seigh(
     op: Any,
     outer: int,
-    inner: int,
-    seed: int,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
-    block_size: int = 64,
+    inner: int | None = None,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    *,
+    device: torch.device | str | None = None,
+    batch_size: int = 64,
     symmetrize: bool = True,
     memory_budget: int | None = None,
 ) -> Eigh:
     """Sketched eigendecomposition of a symmetric operator ``H``.
 
-    Cost: ``inner`` products ``H @ v``, ``block_size`` at a time, and two passes over the
+    Cost: ``inner`` products ``H @ v``, ``batch_size`` at a time, and two passes over the
     ``[D, outer]`` measurements.
 
     Args:
-        op: Symmetric ``[D, D]`` operator with ``op @ X``.
+        op: Symmetric ``[D, D]`` operator, whatever :func:`skerch.as_linop` takes.
         outer: Number of outer measurements ``n_o``, the rank of the result.
-        inner: Number of inner measurements ``n_i >= n_o``, usually ``2 n_o``.
+        inner: Number of inner measurements ``n_i >= n_o``; default ``2 n_o``, or ``D``.
         seed: ``Phi`` has this seed, ``Psi`` the next one.
-        dtype: In which the operator computes.
-        device: Where the operator computes.
-        block_size: Vectors per product, fewer if the budget is small.
+        dtype: In which the operator computes; default what it says.
+        device: Where the operator computes; default what it says, or the CPU.
+        batch_size: Vectors per product, fewer if the budget is small.
         symmetrize: See :func:`~skerch.core.sketch.solve_core_seigh`.
         memory_budget: Bytes, default a quarter of the machine; the memory of ``op`` comes on top.
 
     Raises:
         InputError: If sizes are impossible, or the measurements do not fit into the budget; the
             line says what is needed and what would fit.
+
+    Example:
+        >>> import torch
+        >>> from skerch import seigh
+        >>> H = torch.diag(0.5 ** torch.arange(100.0))
+        >>> seigh(H, 10).S[:3].numpy().round(2).tolist()
+        [1.0, 0.5, 0.25]
     """
-    if op.shape[0] != op.shape[1]:
-        raise InputError(f"seigh needs a square operator, got shape {tuple(op.shape)}")
-    check_sizes(op.shape, outer, inner)
-    _check_block_size(block_size)
-    D = op.shape[0]
-    budget = default_memory_budget() if memory_budget is None else memory_budget
-    left = budget_beside_measurements(budget, op.shape, outer, inner, dtype, D)
+    A, dtype, device = computing_in(op, dtype, device)
+    if A.shape[0] != A.shape[1]:
+        raise InputError(f"seigh needs a square operator, got shape {A.shape}")
+    D = A.shape[0]
+    inner = min(2 * outer, D) if inner is None else inner
+    check_sizes(A.shape, outer, inner)
+    check_batch_size(batch_size)
+    budget = resolve_budget(memory_budget)
+    left = budget_beside_measurements(budget, A.shape, outer, inner, dtype=dtype, rows=D)
     Phi, Psi = SSRFT((inner, D), seed, device), SSRFT((inner, D), seed + 1, device)
     Y = torch.empty(D, outer, dtype=dtype, device=device)
     W = torch.empty(inner, inner, dtype=dtype, device=device)
-    for idxs in _blocks(inner, _fitting_block(block_size, left, D, dtype)):
-        block = innermeas_batch_torch(idxs, op, Phi, Psi, dtype)
+    for idxs in batches(inner, _fitting_batch(batch_size, left, D, dtype)):
+        block = innermeas_batch_torch(idxs, A, Phi, Psi, dtype)
         W[:, idxs.start : idxs.stop] = block.inner
         if idxs.start < outer:
             Y[:, idxs.start : idxs.stop] = block.outer[:, : outer - idxs.start]
-    return solve_core_seigh(RowBlocks(Y, left), W, Psi, symmetrize)
+    found = solve_core_seigh(RowBlocks(Y, left), W, Psi, symmetrize)
+    return _made_by(found, "seigh", dtype, outer=outer, inner=inner, seed=seed)
 
 
-def _itemsize(dtype: torch.dtype) -> int:
-    return torch.empty(0, dtype=dtype).element_size()
-
-
-def budget_beside_measurements(
-    budget: int, shape: tuple[int, int], outer: int, inner: int, dtype: torch.dtype, rows: int
-) -> int:
-    """Return what a memory budget leaves beside measurements in memory.
-
-    Args:
-        budget: Bytes.
-        shape: Of the operator.
-        outer: Number of outer measurements, of a side.
-        inner: Number of inner measurements.
-        dtype: Of the measurements.
-        rows: Entries of outer measurements, of both sides where there are two.
-
-    Raises:
-        InputError: If too little is left; the line says what is needed and what would fit.
-    """
-    held = _itemsize(dtype) * (rows * outer + inner**2)
-    needed = held + work_bytes(max(shape), 1, dtype)
-    if needed > budget:
-        fitting = max(0, int(outer * (budget - needed + held) / held))
-        raise InputError(
-            f"{outer} outer and {inner} inner measurements of a {shape[0]} x {shape[1]} matrix in "
-            f"memory need {needed / 1e9:.3g} GB, the memory budget is {budget / 1e9:.3g} GB; about "
-            f"{fitting} outer ones would fit, or measure into a store"
-        )
-    return budget - held
-
-
-def _check_block_size(block_size: int) -> None:
-    if block_size < 1:
-        raise InputError(f"block_size must be at least 1, got {block_size}")
-
-
-def _fitting_block(block_size: int, left: int, dim: int, dtype: torch.dtype) -> int:
+def _fitting_batch(batch_size: int, left: int, dim: int, dtype: torch.dtype) -> int:
     # A vector, its product, and what is on its way from one to the other.
-    return min(block_size, max(1, left // (4 * dim * _itemsize(dtype))))
+    return min(batch_size, max(1, left // (4 * dim * dtype.itemsize)))
 
 
-def _blocks(num: int, size: int) -> Iterator[range]:
-    for begin in range(0, num, size):
-        yield range(begin, min(begin + size, num))
+def _made_by(
+    result: _Result, method: str, dtype: torch.dtype, **arguments: str | int | float | bool
+) -> _Result:
+    """Return the result with its provenance: the method, and what decides about its numbers."""
+    facts = {"method": method, "dtype": str(dtype).removeprefix("torch."), **arguments}
+    return replace(result, provenance=facts)
+
+
+def _named(start: Tensor | None) -> dict[str, Any]:
+    """Return what the provenance says of a start: a hash of its numbers; nothing without one."""
+    if start is None:
+        return {}
+    values = start.detach().cpu().contiguous().numpy()
+    return {"start": hashlib.sha256(values.data).hexdigest()}
 
 
 def hmt(
     op: Any,
     rank: int,
-    seed: int,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    *,
+    device: torch.device | str | None = None,
     batch_size: int = 64,
     memory_budget: int | None = None,
+    start: Tensor | None = None,
 ) -> Eigh:
     """Range finder, then Rayleigh-Ritz, for a symmetric operator ``H`` [HMT2011, 4.1 and 5.3].
 
@@ -150,86 +159,107 @@ def hmt(
     Cost: two passes of ``rank`` products each, ``batch_size`` at a time.
 
     Args:
-        op: Symmetric ``[D, D]`` operator with ``op @ X``.
+        op: Symmetric ``[D, D]`` operator, whatever :func:`skerch.as_linop` takes.
         rank: Rank of the result.
         seed: ``Psi`` has the seed ``seed + 1``, as in :func:`seigh`.
-        dtype: In which the operator computes and the basis is stored.
-        device: Where the operator computes.
+        dtype: In which the operator computes and the basis is stored; default what it says.
+        device: Where the operator computes; default what it says, or the CPU.
         batch_size: Vectors per product.
         memory_budget: Bytes; see :class:`~skerch.core.row_blocks.RowBlocks`.
+        start: Vectors ``[D, m]`` to begin with, best those of a similar operator by descending
+            magnitude of its eigenvalues; see :func:`~skerch.core.krylov.warm_columns`. The first
+            block always has random columns as well, and the result the same guarantees: residuals
+            say what was reached.
 
     Returns:
         Up to ``rank`` pairs with their residual norms; see
         :func:`~skerch.core.rayleigh_ritz.solve_rayleigh_ritz`.
 
     Raises:
-        InputError: If sizes are impossible.
+        InputError: If sizes are impossible, or ``start`` is.
         NumericalError: If products are not finite, or the operator is zero.
+
+    Example:
+        >>> import torch
+        >>> from skerch import hmt
+        >>> H = torch.diag(0.5 ** torch.arange(100.0))
+        >>> result = hmt(H, 10)
+        >>> bool(result.residual_norms[0] < 0.01), result.num_products
+        (True, 20)
     """
-    rounds = _Rounds(op, dtype, device, batch_size, memory_budget)
+    rounds = Rounds(op, dtype, device, batch_size, memory_budget)
     rounds.check(rank, rank)
-    products = rounds.multiply(rounds.start(rank, seed))
-    extend_basis([], products, [], rounds.create, memory_budget)
-    products = rounds.multiply(rounds.blocks[0])
-    return solve_rayleigh_ritz(
-        rounds.blocks,
-        products,
-        [],
-        rank,
-        num_products=rounds.num_products,
-        budget=memory_budget,
-    )
+    products = rounds.multiply(rounds.start(rank, seed, start))
+    rounds.extend(products, [])
+    found = rounds.solve(rounds.multiply(rounds.blocks[0]), [], rank)
+    arguments = {"rank": rank, "seed": seed} | _named(start)
+    return _made_by(found, "hmt", rounds.dtype, **arguments)
 
 
 def nystrom(
     op: Any,
     rank: int,
-    seed: int,
+    seed: int = 0,
     num_products: int | None = None,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    *,
+    device: torch.device | str | None = None,
     batch_size: int = 64,
     memory_budget: int | None = None,
 ) -> Eigh:
-    """Eigendecomposition of a positive semi-definite operator ``H`` in one pass [TYUC2017].
+    """Truncated Nystrom approximation of a symmetric operator ``H`` in one pass [NP2023].
+
+    More accurate than :func:`seigh` at as many products, and than :func:`hmt` in many cases; it
+    keeps all of them, where :func:`seigh` keeps a half. Positive semi-definite operators are the
+    case in which nothing is cut [TYUC2017]. See :mod:`skerch.core.nystrom`.
 
     Cost: one pass of ``num_products`` products, ``batch_size`` at a time.
 
     Args:
-        op: Positive semi-definite ``[D, D]`` operator with ``op @ X``.
+        op: Symmetric ``[D, D]`` operator, whatever :func:`skerch.as_linop` takes.
         rank: Rank of the result.
         seed: The test vectors are the rows of an SSRFT ``[num_products, D]`` of seed ``seed + 1``.
         num_products: At least ``rank``; default twice that, or ``D``.
-        dtype: In which the operator computes and the basis is stored.
-        device: Where the operator computes.
+        dtype: In which the operator computes and products are stored; default what it says.
+        device: Where the operator computes; default what it says, or the CPU.
         batch_size: Vectors per product.
         memory_budget: Bytes; see :class:`~skerch.core.row_blocks.RowBlocks`.
 
     Returns:
-        Up to ``rank`` pairs; see :func:`~skerch.core.rayleigh_ritz.solve_nystrom`.
+        Up to ``rank`` pairs; see :func:`~skerch.core.nystrom.solve_nystrom`.
 
     Raises:
         InputError: If sizes are impossible.
-        NumericalError: If products are not finite, the operator is zero, or found out not to be
-            positive semi-definite.
+        NumericalError: If products are not finite, or the operator is zero.
+
+    Example:
+        >>> import torch
+        >>> from skerch import nystrom
+        >>> H = torch.diag((-0.5) ** torch.arange(100.0))
+        >>> nystrom(H, 10).S[:3].numpy().round(3).tolist()
+        [1.0, -0.5, 0.25]
     """
-    num = min(2 * rank, op.shape[0]) if num_products is None else num_products
-    rounds = _Rounds(op, dtype, device, batch_size, memory_budget)
+    rounds = Rounds(op, dtype, device, batch_size, memory_budget)
+    num = min(2 * rank, rounds.op.shape[0]) if num_products is None else num_products
     rounds.check(rank, num)
-    start = rounds.start(num, seed)
-    return solve_nystrom(rounds.multiply(start), start, rank, rounds.create, memory_budget)
+    Psi = SSRFT((num, rounds.op.shape[0]), seed + 1, rounds.device)
+    Y = RowBlocks(rounds.multiply_rows(Psi, num), memory_budget)
+    found = solve_nystrom(Y, Psi, rank)
+    return _made_by(found, "nystrom", rounds.dtype, rank=rank, seed=seed, num_products=num)
 
 
 def block_krylov(
     op: Any,
     rank: int,
-    num_rounds: int,
-    block_size: int,
-    seed: int,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    num_rounds: int = 4,
+    block_size: int | None = None,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    *,
+    device: torch.device | str | None = None,
     batch_size: int = 64,
     memory_budget: int | None = None,
+    start: Tensor | None = None,
 ) -> Eigh:
     """Eigenpairs of a symmetric operator ``H`` from a block Krylov space [MM2015].
 
@@ -243,152 +273,123 @@ def block_krylov(
     ``m = num_rounds * block_size`` about ``5 D m^2`` further operations, and ``D m`` numbers.
 
     Args:
-        op: Symmetric ``[D, D]`` operator with ``op @ X``.
+        op: Symmetric ``[D, D]`` operator, whatever :func:`skerch.as_linop` takes.
         rank: Rank of the result, at most ``num_rounds * block_size``; half of it is a good choice.
         num_rounds: Passes over the operator.
-        block_size: Columns of a block.
+        block_size: Columns of a block; default such that all rounds make ``2 rank`` products, but
+            :data:`~skerch.planning.LEAST_BLOCK` at least and ``D`` at most.
         seed: ``Psi`` has the seed ``seed + 1``, as in :func:`seigh`.
-        dtype: In which the operator computes and the basis is stored.
-        device: Where the operator computes.
+        dtype: In which the operator computes and the basis is stored; default what it says.
+        device: Where the operator computes; default what it says, or the CPU.
         batch_size: Vectors per product.
         memory_budget: Bytes; see :class:`~skerch.core.row_blocks.RowBlocks`.
+        start: Vectors ``[D, m]`` to begin with, best those of a similar operator by descending
+            magnitude of its eigenvalues; see :func:`~skerch.core.krylov.warm_columns`. The first
+            block always has random columns as well, and the result the same guarantees: residuals
+            say what was reached.
 
     Returns:
         Up to ``rank`` pairs with their residual norms; see
         :func:`~skerch.core.rayleigh_ritz.solve_rayleigh_ritz`.
 
     Raises:
-        InputError: If sizes are impossible.
+        InputError: If sizes are impossible, or ``start`` is.
         NumericalError: If products are not finite, or the operator is zero.
+
+    Example:
+        >>> import torch
+        >>> from skerch import block_krylov
+        >>> H = torch.diag(torch.arange(1.0, 101.0).double())
+        >>> block_krylov(H, 3, num_rounds=10).S.numpy().round(3).tolist()
+        [100.0, 99.0, 98.0]
     """
-    rounds = _Rounds(op, dtype, device, batch_size, memory_budget)
+    rounds = Rounds(op, dtype, device, batch_size, memory_budget)
     if num_rounds < 1:
         raise InputError(f"num_rounds must be at least 1, got {num_rounds}")
+    if block_size is None:
+        least = max(columns_per_round(2 * rank, num_rounds), LEAST_BLOCK)
+        block_size = min(least, rounds.op.shape[0])
     rounds.check(rank, block_size, num_rounds)
-    rounds.blocks.append(rounds.start(block_size, seed))
+    rounds.blocks.append(rounds.start(block_size, seed, start))
     products = rounds.multiply(rounds.blocks[0])
     steps: list[BasisStep] = []
     for _ in range(num_rounds - 1):
-        step = extend_basis(rounds.blocks, products, steps, rounds.create, memory_budget)
+        step = rounds.extend(products, steps)
         if step.rank == 0:
             break
         steps.append(step)
         products = rounds.multiply(rounds.blocks[-1])
-    return solve_rayleigh_ritz(
-        rounds.blocks,
-        products,
-        steps,
-        rank,
-        num_rounds,
-        budget=memory_budget,
-    )
-
-
-class _Rounds:
-    """Blocks of vectors, and the products with them, of a method in rounds."""
-
-    def __init__(
-        self,
-        op: Any,
-        dtype: torch.dtype,
-        device: torch.device | str,
-        batch_size: int,
-        budget: int | None,
-    ):
-        self.op, self.dtype, self.device = op, dtype, device
-        self.batch_size, self.budget = batch_size, budget
-        self.blocks: list[Tensor] = []
-        self.num_products = 0
-
-    def check(self, rank: int, block_size: int, num_rounds: int = 1) -> None:
-        """Raise :class:`InputError` for sizes that cannot be."""
-        if self.op.shape[0] != self.op.shape[1]:
-            raise InputError(f"expected a square operator, got shape {tuple(self.op.shape)}")
-        D, columns = self.op.shape[0], num_rounds * block_size
-        if not (1 <= block_size <= D and 1 <= rank <= min(columns, D)):
-            raise InputError(
-                f"expected blocks of 1 ... {D} columns and 1 <= rank <= {min(columns, D)}, "
-                f"got {num_rounds} blocks of {block_size} columns and rank {rank}"
-            )
-        if self.batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {self.batch_size}")
-
-    def start(self, num: int, seed: int) -> Tensor:
-        """Return ``Psi^T``, ``[D, num]``."""
-        D = self.op.shape[0]
-        start = torch.empty(D, num, dtype=self.dtype, device=self.device)
-        write_starting_block(SSRFT((num, D), seed + 1, self.device), start, self.budget)
-        return start
-
-    def create(self, width: int) -> Tensor:
-        """Add a block to be filled."""
-        block = torch.empty(self.op.shape[0], width, dtype=self.dtype, device=self.device)
-        self.blocks.append(block)
-        return block
-
-    def multiply(self, block: Tensor) -> Tensor:
-        """Return ``H`` times the block, in batches."""
-        products, n = torch.empty_like(block), block.shape[1]
-        for idxs in _blocks(n, self.batch_size):
-            columns = MatrixColumns(block, self.device)
-            products[:, idxs.start : idxs.stop] = linmeas_batch_torch(
-                idxs, self.op, columns, self.dtype
-            )
-        self.num_products += n
-        return products
+    found = rounds.solve(products, steps, rank, num_rounds)
+    arguments = {"rank": rank, "num_rounds": num_rounds, "block_size": block_size, "seed": seed}
+    return _made_by(found, "block_krylov", rounds.dtype, **arguments, **_named(start))
 
 
 def ssvd(
     op: Any,
     outer: int,
-    inner: int,
-    seed: int,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
-    block_size: int = 64,
+    inner: int | None = None,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    *,
+    device: torch.device | str | None = None,
+    batch_size: int = 64,
     memory_budget: int | None = None,
 ) -> Ssvd:
     """Sketched singular value decomposition of any operator ``A`` of shape ``[H, W]``.
 
-    Cost: ``outer + inner`` products ``A @ v`` and ``outer`` products ``v @ A``, ``block_size`` at a
+    Cost: ``outer + inner`` products ``A @ v`` and ``outer`` products ``v @ A``, ``batch_size`` at a
     time.
 
     Args:
-        op: ``[H, W]`` operator with ``op @ X`` and ``X @ op``.
+        op: ``[H, W]`` operator with ``X @ op``, whatever :func:`skerch.as_linop` takes.
         outer: Number of outer measurements of each side, the rank of the result.
-        inner: Number of inner measurements, at least ``outer``, usually twice as many.
+        inner: Number of inner measurements, at least ``outer``; default twice as many, or
+            ``min(H, W)``.
         seed: Left outer, right outer, left inner, right inner SSRFTs have ``seed ... seed + 3``.
-        dtype: In which the operator computes.
-        device: Where the operator computes.
-        block_size: Vectors per product, fewer if the budget is small.
+        dtype: In which the operator computes; default what it says.
+        device: Where the operator computes; default what it says, or the CPU.
+        batch_size: Vectors per product, fewer if the budget is small.
         memory_budget: Bytes, default a quarter of the machine; the memory of ``op`` comes on top,
             and that of the result, ``16 (H + W) outer`` bytes while it is made.
 
     Raises:
         InputError: If sizes are impossible, or the measurements do not fit into the budget; the
             line says what is needed and what would fit.
+
+    Example:
+        >>> import torch
+        >>> from skerch import ssvd
+        >>> A = torch.zeros(60, 40)
+        >>> A[:3, :3] = torch.diag(torch.tensor([3.0, 2.0, 1.0]))
+        >>> ssvd(A, 3).S.numpy().round(3).tolist()
+        [3.0, 2.0, 1.0]
     """
-    check_sizes(op.shape, outer, inner)
-    _check_block_size(block_size)
-    height, width = op.shape
-    budget = default_memory_budget() if memory_budget is None else memory_budget
-    left = budget_beside_measurements(budget, op.shape, outer, inner, dtype, height + width)
-    block_size = _fitting_block(block_size, left, max(height, width), dtype)
+    A, dtype, device = computing_in(op, dtype, device)
+    height, width = A.shape
+    inner = min(2 * outer, *A.shape) if inner is None else inner
+    check_sizes(A.shape, outer, inner)
+    check_batch_size(batch_size)
+    budget, rows = resolve_budget(memory_budget), height + width
+    left = budget_beside_measurements(budget, A.shape, outer, inner, dtype=dtype, rows=rows)
+    batch_size = _fitting_batch(batch_size, left, max(height, width), dtype)
     left_outer = SSRFT((outer, height), seed, device)
     right_outer = SSRFT((outer, width), seed + 1, device)
     Phi, Psi = SSRFT((inner, height), seed + 2, device), SSRFT((inner, width), seed + 3, device)
     Y_left = torch.empty(height, outer, dtype=dtype, device=device)
     Y_right = torch.empty(width, outer, dtype=dtype, device=device)
     W = torch.empty(inner, inner, dtype=torch.float64, device=device)
-    for idxs in _blocks(outer, block_size):
+    for idxs in batches(outer, batch_size):
         columns = slice(idxs.start, idxs.stop)
-        Y_left[:, columns] = op @ right_outer.rows(idxs, dtype).T
-        Y_right[:, columns] = (left_outer.rows(idxs, dtype) @ op).T
-    for idxs in _blocks(inner, block_size):
-        W[:, idxs.start : idxs.stop] = Phi @ (op @ Psi.rows(idxs, dtype).T)
+        Y_left[:, columns] = linmeas_batch_torch(idxs, A, right_outer, dtype)
+        Y_right[:, columns] = linmeas_batch_torch(idxs, A, left_outer, dtype, adjoint=True)
+    for idxs in batches(inner, batch_size):
+        W[:, idxs.start : idxs.stop] = innermeas_batch_torch(idxs, A, Phi, Psi, dtype).inner
+    check_finite(W, "inner measurements")
+    check_scale(float(W.abs().max()), torch.finfo(dtype).eps, "inner measurements")
     Q_left, Q_right = (_basis(Y, left) for Y in (Y_left, Y_right))
     U, S, Vh = solve_core_ssvd(Q_left, Q_right, W, Phi, Psi)
-    return Ssvd(Q_left, U, S, Vh, Q_right)
+    found = Ssvd(Q_left, U, S, Vh, Q_right, num_products=2 * outer + inner)
+    return _made_by(found, "ssvd", dtype, outer=outer, inner=inner, seed=seed)
 
 
 def _basis(Y: Tensor, budget: int) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from .dct import DCT, Scratch, SelectedDCT, SignedGather, copy_steps, work_numbers
 from .errors import InputError
 from .linops import LinOp
+from .operands import check_dtype, check_operand
 from .utils import rademacher, randperm
 
 #: Vectors that are transformed at once: their entries are a cache line of 64 bytes in single
@@ -31,7 +32,8 @@ class SSRFT(LinOp):
     """The operator ``S`` of shape ``[k, D]``, a function of ``(seed, D, k)`` alone.
 
     Permutations and signs are drawn on the CPU, once, when the operator is first used. A product
-    costs ``O(D log D)`` per vector; vectors are transformed in batches.
+    costs ``O(D log D)`` per vector; vectors are transformed in batches. They are float32 or float64
+    tensors; all else is refused, NumPy arrays and other dtypes as well.
 
     Args:
         shape: ``(k, D)`` with ``k <= D``.
@@ -39,8 +41,17 @@ class SSRFT(LinOp):
         device: Where the products take place.
 
     Raises:
-        InputError: If ``k > D``.
+        InputError: If ``k > D``; from products, if vectors are of another kind or shape.
+
+    Example:
+        >>> import torch
+        >>> from skerch import SSRFT
+        >>> S = SSRFT((3, 8), seed=0)
+        >>> torch.allclose((S @ torch.eye(8)) @ (S @ torch.eye(8)).T, torch.eye(3), atol=1e-6)
+        True
     """
+
+    device: torch.device
 
     def __init__(self, shape: tuple[int, int], seed: int, device: torch.device | str = "cpu"):
         super().__init__(shape)
@@ -62,6 +73,7 @@ class SSRFT(LinOp):
 
     def rows(self, idxs: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Return rows ``idxs`` of ``S``, shape ``[len(idxs), D]``."""
+        check_dtype(dtype)
         wrong = [i for i in idxs if not 0 <= i < self.shape[0]]
         if wrong:
             raise InputError(f"SSRFT row indices must lie in [0, {self.shape[0]}), got {wrong}")
@@ -132,6 +144,7 @@ class SSRFT(LinOp):
         return middle, first.then(self._dct.order).inverse()
 
     def _check_last(self, x: Tensor, size: int) -> None:
+        check_operand(x, "SSRFT", f"[..., {size}]")
         if x.ndim < 1 or x.shape[-1] != size:
             raise InputError(f"SSRFT: expected shape [..., {size}], got {tuple(x.shape)}")
 
@@ -160,7 +173,7 @@ def work_bytes(dim: int, num: int, dtype: torch.dtype, device: torch.device | st
     """
     device = torch.device(device)
     numbers = work_numbers(dim, min(_batch_vectors(dim, device), num), device)
-    return 40 * dim + numbers * torch.empty(0, dtype=dtype).element_size()
+    return 40 * dim + numbers * dtype.itemsize
 
 
 def _batch_vectors(dim: int, device: torch.device) -> int:
@@ -170,10 +183,27 @@ def _batch_vectors(dim: int, device: torch.device) -> int:
 
 
 def ssrft(x: Tensor, num_rows: int, seed: int) -> Tensor:
-    """Apply the SSRFT of shape ``[num_rows, D]`` along the last dimension of ``x``."""
+    """Apply the SSRFT of shape ``[num_rows, D]`` along the last dimension of ``x``.
+
+    Example:
+        >>> import torch
+        >>> from skerch.ssrft import ssrft
+        >>> ssrft(torch.ones(2, 8), num_rows=3, seed=0).shape
+        torch.Size([2, 3])
+    """
+    check_operand(x, "ssrft", "[..., D]")
     return SSRFT((num_rows, x.shape[-1]), seed, x.device).forward(x)
 
 
 def ssrft_adjoint(y: Tensor, num_columns: int, seed: int) -> Tensor:
-    """Apply the transposed SSRFT of shape ``[k, num_columns]`` along the last dimension."""
+    """Apply the transposed SSRFT of shape ``[k, num_columns]`` along the last dimension.
+
+    Example:
+        >>> import torch
+        >>> from skerch.ssrft import ssrft, ssrft_adjoint
+        >>> x, y = torch.ones(8), torch.ones(3)
+        >>> bool((ssrft(x, 3, 0) @ y - x @ ssrft_adjoint(y, 8, 0)).abs() < 1e-5)
+        True
+    """
+    check_operand(y, "ssrft_adjoint", "[..., k]")
     return SSRFT((y.shape[-1], num_columns), seed, y.device).adjoint(y)

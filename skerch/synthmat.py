@@ -12,7 +12,15 @@ Device = torch.device | str
 
 
 class SynthMat:
-    """Families of random matrices; all functions return dense tensors."""
+    """Families of random matrices; all functions return dense tensors.
+
+    Example:
+        >>> import torch
+        >>> from skerch.synthmat import SynthMat
+        >>> A = SynthMat.exp_decay((10, 10), rank=2, decay=1.0, seed=0)
+        >>> torch.linalg.eigvalsh(A).flip(0)[:4].numpy().round(6).tolist()
+        [1.0, 1.0, 0.1, 0.01]
+    """
 
     @staticmethod
     def lowrank_noise(
@@ -93,11 +101,11 @@ def _with_spectrum(
     if symmetric:
         if height != width:
             raise InputError(f"a symmetric matrix is square, got shape {height},{width}")
-        V = torch.linalg.qr(gaussian_noise((height, height), seed, dtype=dtype)).Q
+        V: Tensor = torch.linalg.qr(gaussian_noise((height, height), seed, dtype=dtype)).Q
         if not psd:
             values[rank:] *= rademacher(len(tail), seed + 1, dtype)  # the leading ones stay
         return (V * values) @ V.T
     small = min(shape)
-    U = torch.linalg.qr(gaussian_noise((height, small), seed, dtype=dtype)).Q
+    U: Tensor = torch.linalg.qr(gaussian_noise((height, small), seed, dtype=dtype)).Q
     V = torch.linalg.qr(gaussian_noise((width, small), seed + 1, dtype=dtype)).Q
     return (U * values) @ V.T

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the .slurm files and the orchestration have in common: the environment, and checks of variables.
+# What the .slurm files and experiment.sh have in common: the environment, and checks of variables.
 # Sourced from the project's directory, under "set -euo pipefail".
 
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) ||
@@ -74,7 +74,7 @@ optional() {
     done
 }
 
-# The scripts take a quarter of the machine's memory by default; a job may have less.
+# The scripts take a quarter of the machine's memory by default (skerch/budget.py); a job may have less.
 limit_memory() {
     local megabytes=${SLURM_MEM_PER_NODE:-}
     if [ -z "$megabytes" ] && [ -n "${SLURM_MEM_PER_CPU:-}" ]; then

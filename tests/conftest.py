@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,12 +14,19 @@ import pytest
 import torch
 
 from applesandoranges.analysis.exact import dense_matrix, exact_eigh
-from applesandoranges.app.config import parse_config, run_script
-from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.app.keys import parse_config, run_script
+from applesandoranges.measurement.recorded_hessian import (
+    RecordedHessianConfig,
+    load_recorded_hessian,
+)
 from applesandoranges.problems.sources import write_embedded
 from skerch.__main__ import main as skerch
-from tests.script_loader import load_script
+from skerch.decompositions import block_krylov
+from tests.script_loader import REPOSITORY, load_script
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # As shells start what goes on in the background; for subprocesses too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Workers share the cores: more threads than cores make everything slower. For subprocesses too.
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -77,7 +88,7 @@ class Pipeline:
 
     @property
     def log(self) -> Path:
-        (log,) = (p for p in self.run_dir.iterdir() if "[10a_" in p.name)
+        (log,) = (p for p in self.run_dir.iterdir() if re.search(r"\[10[af]_", p.name))
         return log
 
     @property
@@ -138,16 +149,68 @@ def trained(tmp_path_factory, digits) -> Pipeline:
 
 
 @pytest.fixture(scope="session")
-def exact_mnist_mini(tmp_path_factory, digits):
-    """The recorded Hessian of mnist_mini at step 300 (500 points) and its exact eigenpairs.
+def long_training(tmp_path_factory, digits) -> Pipeline:
+    """A training of mnist_mini that recorded steps 250 and 300; 500 points of the Hessians."""
+    pipeline = Pipeline(
+        tmp_path_factory.mktemp("exact"), digits, 355, 710, record=(250, 300), num_hessian=500
+    )
+    assert pipeline.train() == 0
+    return pipeline
+
+
+def recorded_at(pipeline, step):
+    """Return the Hessian of a step."""
+    words = pipeline.recorded_words(STEP=step)
+    return load_recorded_hessian(parse_config(RecordedHessianConfig, words))
+
+
+@pytest.fixture(scope="session")
+def exact_mnist_mini(long_training):
+    """The recorded Hessian of mnist_mini at step 300 and its exact eigenpairs.
 
     Takes about a minute: only for tests of the xdist group "exact", which share one worker.
     """
-    pipeline = Pipeline(
-        tmp_path_factory.mktemp("exact"), digits, 355, 710, record=(300,), num_hessian=500
-    )
-    assert pipeline.train() == 0
-    words = pipeline.recorded_words(STEP=300)
-    recorded = load_recorded_hessian(parse_config(RecordedHessianConfig, words))
+    recorded = recorded_at(long_training, 300)
     exact = exact_eigh(dense_matrix(recorded.operator, 64), 355)
     return recorded, exact
+
+
+@pytest.fixture(scope="session")
+def before_mnist_mini(long_training):
+    """The top 355 eigenvectors of step 250, close to the exact ones, in float32."""
+    operator = recorded_at(long_training, 250).operator
+    return block_krylov(operator, 355, 10, 71, 12346, torch.float32).vectors().float()
+
+
+#: Of a clone, what commands need.
+DIRECTORIES = ("skerch", "applesandoranges", "config", "slurm", "examples")
+
+
+@pytest.fixture
+def shell(tmp_path):
+    """Runs commands in a directory that looks like a fresh clone, with a home of its own."""
+    clone, home, programs = tmp_path / "clone", tmp_path / "home", tmp_path / "bin"
+    for directory in (clone, home, programs):
+        directory.mkdir()
+    for path in REPOSITORY.iterdir():
+        if path.suffix in (".py", ".sh", ".slurm") or path.name in DIRECTORIES:
+            (clone / path.name).symlink_to(path)
+    # The very interpreter that runs the tests, under the names that users type.
+    for name in ("python", "python3"):
+        python = programs / name
+        python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        python.chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"HOME": str(home), "PATH": path}
+
+    def run(script: str) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=clone, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        assert "Warning" not in done.stderr
+        return done.stdout
+
+    run.clone = clone
+    return run

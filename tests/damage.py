@@ -8,7 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from skerch.store.measurements import INITIAL_FLAG, DistributedHDF5
+from skerch.store.measurements import DistributedHDF5
+from skerch.store_names import INITIAL_FLAG
 
 
 @contextlib.contextmanager
@@ -70,6 +71,37 @@ def flipped_bit(path: Path, seed: int = 0) -> None:
     path.write_bytes(content)
 
 
+def flipped_bit_of(path: Path, name: str) -> None:
+    """Flip a middle bit of the first number of a data set, where it lies in the file."""
+    with h5py.File(path) as file:
+        where = file[name].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[where] ^= 16
+    path.write_bytes(content)
+
+
+def changed_places(path: Path) -> None:
+    """Exchange a measurement with the next one, as a wrong renaming does."""
+    kind, _, number = path.stem.rpartition("_")
+    other = path.with_name(f"{kind}_{int(number) + 1:010d}.h5")
+    aside = path.with_name("aside")
+    path.rename(aside)
+    other.rename(path)
+    aside.rename(other)
+
+
+def copy_of_another(path: Path) -> None:
+    """Copy the next measurement over one."""
+    kind, _, number = path.stem.rpartition("_")
+    path.write_bytes(path.with_name(f"{kind}_{int(number) + 1:010d}.h5").read_bytes())
+
+
+def without_place(path: Path) -> None:
+    """Leave out which measurement it is, as earlier versions did."""
+    with h5py.File(path, "r+") as file:
+        del file.attrs["kind"], file.attrs["index"]
+
+
 def never_written(path: Path) -> None:
     """Leave flag and provenance of a measurement whose data were never written."""
     good = DistributedHDF5.load(path)
@@ -110,3 +142,24 @@ def points_elsewhere(all_path: Path, source: str = "../elsewhere/inner_{:010d}.h
         data[:, idx] = h5py.VirtualSource(name, "data", layout.shape[:1], layout.dtype)
     with _anew(all_path) as file:
         file.create_virtual_dataset("data", data)
+
+
+def other_order(all_path: Path, order: list[int]) -> None:
+    """Let column ``j`` of a virtual file be measurement ``order[j]``."""
+    layout = DistributedHDF5.load_virtual(all_path)
+    data = h5py.VirtualLayout(layout.shape, layout.dtype)
+    flags = h5py.VirtualLayout((len(order),), h5py.string_dtype())
+    for column, idx in enumerate(order):
+        name = layout.subpaths[idx].name
+        data[:, column] = h5py.VirtualSource(name, "data", layout.shape[:1], layout.dtype)
+        flags[column : column + 1] = h5py.VirtualSource(name, "flags", (1,), h5py.string_dtype())
+    with _anew(all_path) as file:
+        file.create_virtual_dataset("data", data)
+        file.create_virtual_dataset("flags", flags)
+
+
+def flipped_bit_of_column(path: Path, column: int) -> None:
+    """Flip the lowest bit of a number in a column of a params file."""
+    with h5py.File(path, "r+") as file:
+        value = file["data"][7, column]
+        file["data"][7, column] = (value.view(np.uint32) ^ np.uint32(1)).view(np.float32)

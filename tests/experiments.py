@@ -13,9 +13,12 @@ import numpy as np
 import torch
 
 from applesandoranges.analysis.overlap import largest_parameters, mask_curve
-from applesandoranges.app.config import parse_config
+from applesandoranges.app.keys import parse_config
 from applesandoranges.app.log import read_log
-from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.measurement.recorded_hessian import (
+    RecordedHessianConfig,
+    load_recorded_hessian,
+)
 from skerch.decompositions import block_krylov
 from tests.conftest import ANALYSE, MEASURE, Pipeline
 from tests.script_loader import REPOSITORY

@@ -47,7 +47,9 @@ def test_unknown_cases_are_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
         __main__.main(["nothing"])
     assert stopped.value.code == 2
-    assert "unknown cases nothing; there are analysis_growth" in capsys.readouterr().err
+    assert (
+        "unknown cases nothing; there are analysis_3c3d, analysis_growth" in capsys.readouterr().err
+    )
 
 
 def test_a_case_runs_in_a_process_of_its_own(tmp_path):

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from skerch.decompositions import block_krylov, hmt, seigh
+from skerch.decompositions import block_krylov, hmt, nystrom, seigh
 from skerch.results import Eigh
 
 from .exact import ExactEigh, frobenius_errors
 
 #: Products that are compared, as multiples of those of the sketch.
 MULTIPLES = (1.0, 1.5, 2.0)
-KRYLOV_ROUNDS = (2, 4, 10)
+#: Numbers of rounds that are compared; :mod:`skerch.planning` chooses among more.
+COMPARED_ROUNDS = (2, 4, 10)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Candidate:
     """A recovery with its sizes; ``solve`` may give more pairs than are wanted.
 
     Attributes:
-        name: ``seigh``, ``hmt`` or ``krylov``.
+        name: ``seigh``, ``hmt``, ``nystrom`` or ``krylov``.
         num_rounds: Rounds of products.
         num_products: Products in all.
         solve: Runs it.
@@ -48,18 +49,21 @@ def candidates(
 ) -> Iterator[Candidate]:
     """Yield all recoveries of ``rank`` pairs from at most ``num_products`` products.
 
-    A one-pass sketch and the range finder have half of the products for the subspace; what they
-    find beyond ``rank`` is cut off.
+    SEIGH and the range finder have half of the products for the subspace; what they find beyond
+    ``rank`` is cut off.
     """
     D, half = operator.shape[0], num_products // 2
     options: dict[str, Any] = {"dtype": torch.float32, "device": device, "memory_budget": budget}
     if rank <= half:
-        sketch = partial(seigh, operator, half, 2 * half, seed, block_size=vectors, **options)
+        sketch = partial(seigh, operator, half, 2 * half, seed, batch_size=vectors, **options)
         yield Candidate("seigh", 1, 2 * half, sketch)
         two_passes = partial(hmt, operator, half, seed, batch_size=vectors, **options)
         yield Candidate("hmt", 2, 2 * half, two_passes)
-    for rounds in KRYLOV_ROUNDS:
-        block = num_products // rounds
+    if rank <= num_products <= D:
+        kept = partial(nystrom, operator, rank, seed, num_products, batch_size=vectors, **options)
+        yield Candidate("nystrom", 1, num_products, kept)
+    for rounds in COMPARED_ROUNDS:
+        block = num_products // rounds  # down: no method may have more products than the others
         if block >= 1 and rank <= rounds * block <= D:
             krylov = partial(
                 block_krylov, operator, rank, rounds, block, seed, batch_size=vectors, **options
@@ -102,7 +106,7 @@ def compare_recoveries(
             seconds = time.perf_counter() - begin
             eigh = eigh.truncated(min(K, len(eigh.S)))
             found, best = frobenius_errors(exact, eigh)
-            V, true = eigh.vectors(half).cpu(), exact.S[: len(eigh.S)]
+            V, true = eigh.vectors(half).cpu(), exact.of_same_sign(eigh.S.cpu())
             errors = (eigh.S.cpu() - true).abs() / true.abs()
             yield {
                 "recovery": candidate.name,

@@ -8,30 +8,34 @@ from typing import Any
 
 import numpy as np
 import torch
+from humanfriendly import format_size
 from scipy.linalg import eigh_tridiagonal, eigvalsh_tridiagonal, lapack, subspace_angles
 from torch import Tensor
-from tqdm import tqdm
 
+from skerch.a_posteriori import eigenvalues_to_compare
 from skerch.core.row_blocks import RowBlocks
 from skerch.errors import InputError, NumericalError
 from skerch.results import Eigh
 from skerch.utils import check_finite
 
+from ..app.screen import Bar
 from .overlap import truncation_ranks
 
 
-def dense_matrix(operator: Any, block_size: int, device: torch.device | str = "cpu") -> Tensor:
+def dense_matrix(operator: Any, batch_size: int, device: torch.device | str = "cpu") -> Tensor:
     """Return a symmetric operator as a matrix ``[D, D]``, float64, symmetrised.
 
-    Cost: ``D`` products, ``block_size`` at a time, in float32.
+    Cost: ``D`` products, ``batch_size`` at a time, in float32.
     """
     D = operator.shape[0]
     H = torch.empty(D, D, dtype=torch.float32)
-    for begin in tqdm(range(0, D, block_size), desc="exact Hessian", unit="block", disable=None):
-        size = min(block_size, D - begin)
-        E = torch.zeros(D, size, device=device)
-        E[torch.arange(begin, begin + size), torch.arange(size)] = 1
-        H[:, begin : begin + size] = (operator @ E).cpu()
+    with Bar("exact Hessian", "column", D) as bar:
+        for begin in range(0, D, batch_size):
+            size = min(batch_size, D - begin)
+            E = torch.zeros(D, size, device=device)
+            E[torch.arange(begin, begin + size), torch.arange(size)] = 1
+            H[:, begin : begin + size] = (operator @ E).cpu()
+            bar.advance(size)
     check_finite(H, "exact Hessian")
     dense = H.double()
     return dense.add_(H.T).mul_(0.5)
@@ -50,6 +54,10 @@ class ExactEigh:
     H: Tensor
     S: Tensor
     V: Tensor
+
+    def of_same_sign(self, S: Tensor) -> Tensor:
+        """Return the exact value of each eigenvalue ``S`` (``[n]``) that was found."""
+        return eigenvalues_to_compare(S, self.S)
 
     def as_eigh(self) -> Eigh:
         """Return the first ``k`` pairs as the kind of object that a sketch gives."""
@@ -102,8 +110,8 @@ def check_exact_memory(dim: int, budget: int) -> None:
     needed = 28 * dim**2  # float32 columns, the matrix, its eigenvectors and LAPACK's work space
     if needed > budget:
         raise InputError(
-            f"the exact Hessian of {dim} parameters needs {needed / 1e9:.3g} GB, the memory budget "
-            f"is {budget / 1e9:.3g} GB; use a smaller problem or raise MEMORY_BUDGET_GB"
+            f"the exact Hessian of {dim} parameters needs {format_size(needed)}, the memory budget "
+            f"is {format_size(budget)}; use a smaller problem or raise MEMORY_BUDGET_GB"
         )
 
 
@@ -123,15 +131,16 @@ def frobenius_errors(exact: ExactEigh, eigh: Eigh) -> tuple[Tensor, Tensor]:
 def exact_results(exact: ExactEigh, sketch: Eigh) -> Iterator[dict[str, Any]]:
     """Yield how far the first pairs of ``sketch`` are from the exact ones.
 
-    Eigenvector errors are ``||v_i -+ u_i||`` with the better sign; where eigenvalues lie close
-    together they say little, and the principal angles of the top-``K`` subspaces (radians,
-    descending) are what to look at. Frobenius errors are relative to ``||H||_F``.
+    Eigenvalues are compared with those of the same rank among the ones of their sign. Eigenvector
+    errors are ``||v_i -+ u_i||`` with the better sign; where eigenvalues lie close together they
+    say little, and the principal angles of the top-``K`` subspaces (radians, descending) are what
+    to look at. Frobenius errors are relative to ``||H||_F``.
     """
     n = len(sketch.S)
     U = sketch.vectors().cpu()
     yield {"H_eigvals": exact.S}
     cosines = (exact.V[:, :n] * U).sum(0).abs().clamp(max=1)
-    yield {"eigval_errors": (sketch.S.cpu() - exact.S[:n]).abs()}
+    yield {"eigval_errors": (sketch.S.cpu() - exact.of_same_sign(sketch.S.cpu())).abs()}
     yield {"eigvec_resnorm": (2 - 2 * cosines).sqrt()}
     found, best = frobenius_errors(exact, sketch)
     for k in truncation_ranks(n):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,10 +18,14 @@ from torch import Tensor
 from skerch.budget import rows_within
 from skerch.core.row_blocks import RowCollector
 from skerch.results import Eigh
-from skerch.utils import randperm
+from skerch.utils import rademacher, randperm
+
+from ..subspaces.chance import chance_level, random_mask_variance
 
 #: Rows that are compared with the best ones at once.
 CANDIDATES = 4096
+#: Random vectors that estimate how orthonormal eigenvectors are.
+PROBES = 8
 
 
 def truncation_ranks(n: int) -> list[int]:
@@ -66,22 +71,75 @@ def mask_curves(eigh: Eigh, masks: list[Tensor]) -> list[Tensor]:
     return [mask_curve(rows) for rows in mask_rows(eigh, masks)]
 
 
-def best_mask_curve(eigh: Eigh) -> Tensor:
-    """Return, for each ``k``, the largest value that any mask of ``k`` coordinates reaches.
+@dataclass(frozen=True)
+class AllMasks:
+    """The overlap with all masks of ``k`` of the ``D`` coordinates, as ``k * overlap(k)``.
 
-    These are the ``k`` rows of largest norm in the first ``k`` eigenvectors; one pass by row
-    blocks, holding only the best ``k`` so far of every ``k``.
+    Attributes:
+        best: The largest one, ``[n]``.
+        mean: Of a uniformly random one, ``[n]``: ``k^2 / D``.
+        std: Its standard deviation, ``[n]``.
+        orthogonality: Estimate of ``||V^T V - I||_F`` of the eigenvectors.
     """
-    n, basis = len(eigh.S), eigh.basis
-    best = torch.zeros(n, n, dtype=torch.float64, device=basis.device)  # column k - 1: rank k
+
+    best: Tensor
+    mean: Tensor
+    std: Tensor
+    orthogonality: float
+
+    def z_scores(self, curve: Tensor) -> Tensor:
+        """Return by how many standard deviations of random masks a curve exceeds their mean."""
+        return (curve - self.mean.to(curve)) / self.std.to(curve)
+
+
+class LargestSums:
+    """For each column of a tall matrix, the sum of its largest entries; the matrix comes in parts.
+
+    Args:
+        counts: How many entries of each column to add up, at least one, ``[c]``.
+    """
+
+    def __init__(self, counts: Tensor):
+        self._at = counts - 1, torch.arange(len(counts), device=counts.device)
+        size = int(counts.max()), len(counts)
+        self._largest = torch.full(size, -math.inf, dtype=torch.float64, device=counts.device)
+
+    def add(self, rows: Tensor) -> None:
+        """Take in rows ``[B, c]``."""
+        candidates = rows[(rows > self._largest[self._at]).any(1)]  # most rows reach none of them
+        if len(candidates):
+            both = torch.cat([self._largest, candidates])
+            self._largest = both.topk(len(self._largest), dim=0).values
+
+    @property
+    def sums(self) -> Tensor:
+        """The sums, ``[c]``."""
+        return self._largest.cumsum(0)[self._at]
+
+
+def all_masks(eigh: Eigh) -> AllMasks:
+    """Return what masks of ``k`` coordinates can reach, and what they reach by chance.
+
+    From the leverage scores, the squared norms of rows of the first ``k`` eigenvectors: the sum of
+    the ``k`` largest, and their variance. One pass by row blocks, holding only the best ``k`` so
+    far of every ``k``. The same pass multiplies ``V^T V`` with a few random signs.
+    """
+    n, basis, dim = len(eigh.S), eigh.basis, eigh.shape[0]
+    k = torch.arange(1, n + 1, device=basis.device)
+    best = LargestSums(k)
+    sum_of_squares = torch.zeros(n, dtype=torch.float64, device=basis.device)
+    signs = rademacher(n * PROBES, seed=0).to(basis).reshape(n, PROBES)
+    deviation = -signs
     for _, block in eigh.Y:
         for part in block.split(CANDIDATES):  # few at once: sorting needs several copies of them
-            norms = (part @ basis).square_().cumsum(1)
-            # The k-th best so far of each k: most rows reach none of them.
-            candidates = norms[(norms > best.diagonal()).any(1)]
-            if len(candidates):
-                best = torch.cat([best, candidates]).topk(n, dim=0).values
-    return best.cumsum(0).diagonal()
+            rows = part @ basis
+            deviation = deviation + rows.T @ (rows @ signs)
+            leverage = rows.square_().cumsum(1)
+            best.add(leverage)
+            sum_of_squares += leverage.square_().sum(0)
+    orthogonality = float(deviation.norm()) / PROBES**0.5
+    std = k * random_mask_variance(k, dim, sum_of_squares).sqrt()
+    return AllMasks(best.sums, k * chance_level(k, dim), std, orthogonality)
 
 
 def random_masks(dim: int, n: int, num: int, seed: int) -> list[Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skerch import heartbeat
 from skerch.a_posteriori import (
     APosterioriError,
     a_posteriori_error_bounds,
@@ -17,52 +18,45 @@ from skerch.a_posteriori import (
     truncation_errors,
 )
 from skerch.budget import rows_within
-from skerch.errors import InputError
 from skerch.results import Eigh
 
 from ..app import events
-from ..app.config import key
 from ..app.log import JsonLog
-from .eigenspaces import principal_angles_of_ranks
+from ..app.screen import Bar
+from ..subspaces.angles import principal_angles_of_ranks
+from .keys import AnalysisConfig
+from .layers import Shapes, layer_results
 from .overlap import (
-    best_mask_curve,
+    all_masks,
     largest_parameters,
     mask_curve,
     mask_rows,
     random_masks,
     truncation_ranks,
 )
+from .ties import find_ties, tied_curves
+from .uncertainty import OverlapBand, overlap_band
 from .verdict import verdict
 
 #: Relative errors of the a-posteriori estimate whose probabilities are logged.
 BOUND_ERRORS = (0.25, 0.5, 0.75, 1.0)
+#: How often scree bounds hold at least, for all ranks together; and the level of the intervals of
+#: squared norms that it takes, as these are of few and skewed estimates.
+SCREE_LEVEL, SCREE_INTERVALS = 0.95, 0.975
 #: What published logs say of a line, word by word.
 INFO = {
     "errors": "Frob^2 of Hessian, corresponding k-rank reconstruction H_k and residual (H - H_k)",
     "scree": "Scree lower and upper bounds by increasing k",
     "frob_Qtop^2": "Frob(Q[largest_absparams,:k])^2 ordered by increasing k",
+    "frob_Qchance^2": "Mean and standard deviation of random masks, by increasing k",
+    "frob_Qtop^2_lowest": "Estimated ends between which the exact overlap lies, by increasing k",
+    "num_tied": "Parameters as large as the k-th, and the overlap over their orders",
     "largest_absparams": "Indices of k largest parameters, by descending magnitude",
 }
 #: Offset of the seeds of the random masks from RANDOM_SEED, clear of every other use.
 RANDOM_MASK_SEED = 10_000_000
-
-
-@dataclass
-class AnalysisConfig:
-    """Keys of the scripts that analyse."""
-
-    WITH_A_POSTERIORI: bool = key("estimate the error of the sketch", True)
-    NUM_A_POSTERIORI: int = key("Hessian products for that estimate", 30)
-    NUM_RANDOM_MASKS: int = key("random masks to compare with", 10)
-    SYMMETRIZE_CORE: bool = key("average both triangles of the core (published runs: false)", True)
-
-
-def check_analysis(config: AnalysisConfig) -> None:
-    """Raise :class:`InputError` for numbers that cannot be."""
-    if config.WITH_A_POSTERIORI and config.NUM_A_POSTERIORI < 1:
-        raise InputError(f"NUM_A_POSTERIORI must be at least 1, got {config.NUM_A_POSTERIORI}")
-    if config.NUM_RANDOM_MASKS < 0:
-        raise InputError(f"NUM_RANDOM_MASKS must be at least 0, got {config.NUM_RANDOM_MASKS}")
+#: The same of the combinations of vectors that estimate the uncertainty.
+COMBINATIONS_SEED = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -74,12 +68,14 @@ class AnalysedHessian:
         params: The parameters, ``[D]``.
         seed: RANDOM_SEED of the run; test vectors and random masks are derived from it.
         vectors: Vectors per product that fit into the memory budget.
+        shapes: Shapes of the parameter tensors by name, in their order in ``params``.
     """
 
     operator: Any
     params: Tensor
     seed: int
     vectors: int
+    shapes: Shapes
 
 
 def log_analysis(
@@ -95,17 +91,33 @@ def log_analysis(
     log(header, where | {"num_products": eigh.num_products})
     if eigh.residual_norms is not None:
         log(header, where | {"residual_norms": eigh.residual_norms})
-    relative_error = None
     if config.WITH_A_POSTERIORI:
         log.info(events.ESTIMATING, where)
         for body in a_posteriori_results(eigh, hessian, config.NUM_A_POSTERIORI):
             log(header, where | body)
-            if body.get("K") == len(eigh.S) and body["Frob(H)^2"] > 0:
-                relative_error = (body["Frob(H-H_K)^2"] / body["Frob(H)^2"]) ** 0.5
-    log(header, where | verdict(eigh, relative_error))
     log.info(events.OVERLAP, where)
     for body in overlap_results(eigh, hessian.params, config.NUM_RANDOM_MASKS, hessian.seed):
         log(header, where | body)
+    mask = largest_parameters(hessian.params, len(eigh.S))
+    for body in layer_results(eigh, mask, hessian.shapes, truncation_ranks(len(eigh.S))):
+        log(header, where | body)
+    heartbeat.doing("estimating how uncertain the overlap is")
+    (rows,) = mask_rows(eigh, [mask])
+    band = overlap_band(
+        eigh,
+        mask,
+        rows,
+        hessian.operator,
+        num=config.NUM_A_POSTERIORI if config.WITH_A_POSTERIORI else 0,
+        seed=hessian.seed + COMBINATIONS_SEED,
+        vectors=hessian.vectors,
+    )
+    if band is not None:
+        log(header, where | _band_results(band))
+    num_tied = _tied_at_most(hessian.params, len(eigh.S))
+    if num_tied:
+        log.warning(events.TIES.format(num_tied), where)
+    log(header, where | verdict(eigh, band, num_tied))
 
 
 def estimate_errors(
@@ -119,16 +131,18 @@ def estimate_errors(
     Raises:
         InputError: If not even one fits; the line says what is needed.
     """
-    per_vector = 4 * torch.empty(0, dtype=torch.float32).element_size() * eigh.shape[0]
+    per_vector = 4 * torch.float32.itemsize * eigh.shape[0]
     fitting = rows_within(eigh.Y.budget / 2, per_vector, "estimating errors with one vector")
     per_step = min(num, hessian.vectors, fitting)
     errors: dict[int, APosterioriError] = {}
-    for begin in range(0, num, per_step):
-        size = min(per_step, num - begin)
-        seed = hessian.seed + 2 + begin
-        G = gaussian_test_vectors(eigh.shape[0], size, seed, torch.float32, eigh.Y.device)
-        some = truncation_errors(eigh, G, hessian.operator @ G, ranks)
-        errors = {k: errors[k].joined(some[k]) if errors else some[k] for k in ranks}
+    with Bar("estimating the error", "product", num) as bar:
+        for begin in range(0, num, per_step):
+            size = min(per_step, num - begin)
+            seed = hessian.seed + 2 + begin
+            G = gaussian_test_vectors(eigh.shape[0], size, seed, torch.float32, eigh.Y.device)
+            some = truncation_errors(eigh, G, hessian.operator @ G, ranks)
+            errors = {k: errors[k].joined(some[k]) if errors else some[k] for k in ranks}
+            bar.advance(size)
     return errors
 
 
@@ -160,10 +174,15 @@ def a_posteriori_results(
     for error in BOUND_ERRORS:
         bounds |= a_posteriori_error_bounds(num, error)
     yield bounds
-    frob_sq, _, residual_sq = errors[n].means
-    if frob_sq > 0:
+    if num > 1 and errors[n].means[0] > 0:
+        frob_sq, _, residual_sq = errors[n].intervals(SCREE_INTERVALS)
         lower, upper = scree_bounds(eigh.S, frob_sq, residual_sq)
-        yield {"info": INFO["scree"], "scree_lower": lower, "scree_upper": upper}
+        yield {
+            "info": INFO["scree"],
+            "scree_lower": lower,
+            "scree_upper": upper,
+            "scree_level": SCREE_LEVEL,
+        }
 
 
 def overlap_results(
@@ -171,14 +190,16 @@ def overlap_results(
 ) -> Iterator[dict[str, Any]]:
     """Yield the overlap curves of the magnitude mask, the best mask and random masks.
 
-    And the principal angles between the magnitude mask and the eigenspace at some ranks.
+    And the principal angles between the magnitude mask and the eigenspace at some ranks, what
+    chance gives, and where parameters tie at a cut, what their order does.
     """
     n, dim = len(eigh.S), len(params)
     magnitude = largest_parameters(params, n)
     masks = random_masks(dim, n, num_random_masks, seed + RANDOM_MASK_SEED)
     rows = mask_rows(eigh, [magnitude, *masks])
     of_magnitude = next(rows)
-    yield {"frob_Qtop^2": mask_curve(of_magnitude), "info": INFO["frob_Qtop^2"]}
+    curve = mask_curve(of_magnitude)
+    yield {"frob_Qtop^2": curve, "info": INFO["frob_Qtop^2"]}
     yield {
         "angles_with": "mask",
         "principal_angles": principal_angles_of_ranks(of_magnitude, truncation_ranks(n)),
@@ -186,6 +207,46 @@ def overlap_results(
     random_curves = [mask_curve(part) for part in rows]
     yield {"largest_absparams": magnitude, "info": INFO["largest_absparams"]}
     yield {"largest_absparams_magnitudes": params[magnitude].abs()}
-    yield {"frob_Qbest^2": best_mask_curve(eigh)}
+    yield from _tie_results(eigh, params, of_magnitude)
+    every = all_masks(eigh)
+    yield {"frob_Qbest^2": every.best}
+    yield {"orthogonality": every.orthogonality}
+    yield {
+        "frob_Qchance^2": every.mean,
+        "frob_Qchance^2_std": every.std,
+        "z_scores": every.z_scores(curve),
+        "info": INFO["frob_Qchance^2"],
+    }
     if random_curves:
         yield {"frob_Qrandom^2": torch.stack(random_curves)}
+
+
+def _tied_at_most(params: Tensor, n: int) -> int:
+    """Return the most parameters that tie at a cut; 0 if the masks are unique."""
+    return max((len(tie.idxs) for tie in find_ties(params, n)), default=0)
+
+
+def _band_results(band: OverlapBand) -> dict[str, Any]:
+    """Return between which ends the exact overlap lies, and how that was found."""
+    return {
+        "frob_Qtop^2_lowest": band.lowest,
+        "frob_Qtop^2_highest": band.highest,
+        "eigval_errors_estimated": band.eigenvalue_errors,
+        "estimated_by": band.method,
+        "estimated_with_products": band.num_products,
+        "info": INFO["frob_Qtop^2_lowest"],
+    }
+
+
+def _tie_results(eigh: Eigh, params: Tensor, of_magnitude: Tensor) -> Iterator[dict[str, Any]]:
+    """Yield what the order of equally large parameters does to the overlap, if there are any."""
+    ties = find_ties(params, len(eigh.S))
+    if ties:
+        tied = tied_curves(eigh, ties, of_magnitude)
+        yield {
+            "num_tied": tied.num_tied,
+            "frob_Qtied^2": tied.mean,
+            "frob_Qtied^2_lowest": tied.lowest,
+            "frob_Qtied^2_highest": tied.highest,
+            "info": INFO["num_tied"],
+        }

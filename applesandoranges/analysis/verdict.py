@@ -6,15 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from skerch.results import Eigh
+
+from ..app.verdicts import READABLE, USABLE
+from .uncertainty import OverlapBand
 
 #: Condition number of the left factor of the core, from which the core solve amplifies errors. With
 #: twice as many inner as outer measurements it is about 6.
 MAX_CORE_CONDITION = 100.0
 #: A core less symmetric than this says that the sketch is too small, or the operator is random.
 MAX_CORE_ASYMMETRY = 0.5
-#: Relative Frobenius error, up to which the whole spectrum, or its leading half, can be read.
-GOOD_ERROR, USABLE_ERROR = 0.2, 0.5
+#: Share of all k for which the overlap must be of use.
+LEAST_SHARE = 0.1
 #: Residuals relative to the largest eigenvalue, beyond which a Ritz pair is not converged.
 MAX_RESIDUAL = 0.05
 
@@ -27,13 +32,14 @@ class Concern:
     remedy: str
 
 
-def concerns(eigh: Eigh, relative_error: float | None) -> Iterator[Concern]:
-    """Yield what speaks against a recovery.
-
-    Args:
-        eigh: The recovery.
-        relative_error: A-posteriori estimate of ``||H - H_K||_F / ||H||_F``, if there is one.
-    """
+def concerns(eigh: Eigh) -> Iterator[Concern]:
+    """Yield what the recovery itself says against it."""
+    if width := eigh.diagnostics.get("cluster_wider_than_block"):
+        yield Concern(
+            f"{int(width)} eigenvalues are equal, at least as many as a block of the Krylov basis "
+            "has columns: such a basis does not hold all of their vectors",
+            "raise BLOCK_SIZE, with fewer rounds",
+        )
     found = eigh.diagnostics
     condition, asymmetry = found.get("core_condition", 0.0), found.get("core_asymmetry", 0.0)
     if not float(condition) <= MAX_CORE_CONDITION:
@@ -46,12 +52,6 @@ def concerns(eigh: Eigh, relative_error: float | None) -> Iterator[Concern]:
             f"the core is far from symmetric ({float(asymmetry):.2g}, relative)",
             "raise NUM_OUTER and NUM_INNER, and check the problem with 20a",
         )
-    if relative_error is not None and not relative_error <= USABLE_ERROR:
-        yield Concern(
-            f"the pairs explain too little of the Hessian (estimated relative error "
-            f"{relative_error:.2g})",
-            "raise NUM_OUTER and NUM_INNER, or take RECOVERY=krylov; leading pairs may be good",
-        )
     if eigh.residual_norms is not None:
         half = eigh.residual_norms[: max(1, len(eigh.S) // 2)]
         worst = float(half.max() / eigh.S[0].abs().clamp_min(1e-300))
@@ -63,20 +63,121 @@ def concerns(eigh: Eigh, relative_error: float | None) -> Iterator[Concern]:
             )
 
 
-def verdict(eigh: Eigh, relative_error: float | None) -> dict[str, Any]:
-    """Return the body of a log line that says whether the recovery can be trusted."""
-    against = list(concerns(eigh, relative_error))
-    if against:
-        text = "not to be trusted as it is: " + "; ".join(c.what for c in against)
-        remedies = list(dict.fromkeys(c.remedy for c in against))
-        return {"trustworthy": False, "verdict": text, "remedies": remedies}
-    if relative_error is None:
-        text = "nothing speaks against it, but its error was not estimated (WITH_A_POSTERIORI)"
-    elif relative_error <= GOOD_ERROR:
-        text = f"good: estimated relative error {relative_error:.2g}"
-    else:
-        text = (
-            f"good for the leading pairs: estimated relative error {relative_error:.2g}; the last "
-            "ones are too small, and their vectors are mixtures"
+def verdict(eigh: Eigh, band: OverlapBand | None, num_tied: int = 0) -> dict[str, Any]:
+    """Return the body of a log line that says what of the recovery can be read.
+
+    The Frobenius error does not count: pairs that explain little of the Hessian may be exact, and
+    the overlap of others, that explain all of it, wrong.
+
+    Args:
+        eigh: The recovery.
+        band: Where the exact overlap lies; ``None`` if that was not estimated.
+        num_tied: The most parameters that tie where a mask is cut.
+    """
+    body = _verdict_without_band(eigh) if band is None else _verdict_by_band(eigh, band)
+    if num_tied:
+        body["verdict"] += (
+            f"; up to {num_tied} parameters are equally large where the mask is cut, which of them "
+            "are in it is arbitrary"
         )
+    return body
+
+
+def _verdict_without_band(eigh: Eigh) -> dict[str, Any]:
+    if against := list(concerns(eigh)):
+        return _against(against, {})
+    text = "nothing speaks against it, but its error was not estimated (WITH_A_POSTERIORI)"
     return {"trustworthy": True, "verdict": text, "remedies": []}
+
+
+def _against(against: list[Concern], facts: dict[str, Any]) -> dict[str, Any]:
+    text = "not to be trusted as it is: " + "; ".join(c.what for c in against)
+    remedies = list(dict.fromkeys(c.remedy for c in against))
+    return {"trustworthy": False, "verdict": text, "remedies": remedies, **facts}
+
+
+def _verdict_by_band(eigh: Eigh, band: OverlapBand) -> dict[str, Any]:
+    """Judge what people read: eigenvalues, and the overlap."""
+    n, against = len(eigh.S), list(concerns(eigh))
+    reach = converged_pairs(eigh)
+    eigenvalues = leading(band.eigenvalue_errors[:reach], READABLE)
+    runs = {
+        tolerance: longest_run(band.errors[:reach], tolerance) for tolerance in (READABLE, USABLE)
+    }
+    usable = runs[USABLE]
+    facts = {
+        "readable_eigenvalues": eigenvalues,
+        "readable_overlap": runs[READABLE],
+        "usable_overlap": usable,
+    }
+    if usable is None or usable[1] - usable[0] + 1 < LEAST_SHARE * n:
+        known = f"the overlap is known to {USABLE:.0%} for hardly any k"
+        unclear = Concern(
+            f"{known} (at k = {n} it lies between {_at(band.lowest, n)} and "
+            f"{_at(band.highest, n)})",
+            _better(eigh),
+        )
+        if reach < n and "cluster_wider_than_block" not in eigh.diagnostics:
+            unclear = Concern(
+                f"{known} up to {reach}, beyond which pairs are not converged"
+                if reach
+                else "not even the first pair is converged",
+                "raise NUM_ROUNDS",
+            )
+        return _against([*against, unclear], facts)
+    texts = [
+        f"{what} can be read within {tolerance:.0%} for k = {run[0]} ... {run[1]}"
+        for what, tolerance, run in (
+            ("the overlap", READABLE, runs[READABLE]),
+            ("the overlap", USABLE, usable if usable != runs[READABLE] else None),
+            ("eigenvalues", READABLE, (1, eigenvalues) if eigenvalues else None),
+        )
+        if run is not None
+    ]
+    missing = [
+        f"{what} nowhere within {READABLE:.0%}"
+        for what, found in (("the overlap", runs[READABLE]), ("eigenvalues", eigenvalues))
+        if not found
+    ]
+    text = "; ".join([*texts, *missing, *(c.what for c in against)])
+    remedies = list(dict.fromkeys(c.remedy for c in against))
+    return {"trustworthy": True, "verdict": text, "remedies": remedies, **facts}
+
+
+def _better(eigh: Eigh) -> str:
+    """Return what gives a more accurate recovery than this one."""
+    if "core_condition" in eigh.diagnostics:  # of a sketch with inner measurements
+        better = "take RECOVERY=krylov, or nystrom if there is one pass only"
+        return f"{better}, which are more accurate for as many products; or raise NUM_INNER"
+    if eigh.coarser is None:
+        return "take RECOVERY=krylov, or raise NUM_INNER"
+    return "raise NUM_ROUNDS or BLOCK_SIZE"
+
+
+def converged_pairs(eigh: Eigh) -> int:
+    """Return up to which ``k`` anything can be read: converged pairs, and no cluster cut short."""
+    if "cluster_wider_than_block" in eigh.diagnostics:
+        return 0
+    if eigh.residual_norms is None:
+        return len(eigh.S)
+    return leading(eigh.residual_norms / eigh.S[0].abs().clamp_min(1e-300), MAX_RESIDUAL)
+
+
+def _at(curve: Tensor, k: int) -> str:
+    return f"{float(curve[k - 1]) / k:.3g}"
+
+
+def leading(errors: Tensor, tolerance: float) -> int:
+    """Return up to which ``k`` all relative errors are tolerable; 0 for none."""
+    return int((errors <= tolerance).long().cumprod(0).sum())
+
+
+def longest_run(errors: Tensor, tolerance: float) -> tuple[int, int] | None:
+    """Return first and last ``k`` of the longest run of tolerable errors; ``None`` without one."""
+    good = [*(errors <= tolerance).tolist(), False]
+    best, begin = range(0), 0
+    for at, one in enumerate(good):
+        if not one:
+            best = max(best, range(begin, at), key=len)
+            begin = at + 1
+    return (best.start + 1, best.stop) if best else None

@@ -1,6 +1,10 @@
-"""Logs of one JSON line per event: ``["2026-01-31_12:34:56.789", ["HEADER", {body}]]``.
+"""Logs of one JSON line per event: ``["2026-01-31_12:34:56.789+0100", ["HEADER", {body}]]``.
 
-The file is for machines; the terminal shows the same text in colour, very long lines cut short.
+The time is that of the clock on the wall, with its offset to UTC, so that logs of several time
+zones have an order, and those of the hour that a change of the clock repeats. Earlier and
+published logs have no offset: their times are taken for UTC, which is right for differences.
+
+The file is for machines; what the screen shows of it is in :mod:`~applesandoranges.app.screen`.
 :func:`read_log` turns a log, ours or a published one, back into events and pandas tables.
 """
 
@@ -10,27 +14,27 @@ import contextlib
 import json
 import logging
 import math
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import coloredlogs
 import pandas as pd
-from humanfriendly.terminal import terminal_supports_colors
 
+from skerch import heartbeat
 from skerch.errors import InputError
 
-from . import events
+from . import events, screen
+from .alone import take_lock
 from .signals import Interrupted, interruptible, uninterrupted
+from .user_code import UserCodeError, full, in_words
 
 TIME_FORMAT = "%Y-%m-%d_%H:%M:%S.%f"
+#: Length of such a text with milliseconds; what follows is the offset.
+_LENGTH = len("2026-01-31_12:34:56.789")
 #: Seconds that time stamps are cut to.
 TIME_RESOLUTION = 1e-3
-#: Longer lines are cut on the terminal (spectra have thousands of numbers); the file has them all.
-TERMINAL_WIDTH = 400
 
 
 def file_stamp() -> str:
@@ -38,11 +42,29 @@ def file_stamp() -> str:
     return datetime.now().strftime("%Y_%m_%d_%H_%M_%S.%f")[:-3]
 
 
+def time_stamp() -> str:
+    """Return the present time as it stands in logs: ``YYYY-MM-DD_HH:MM:SS.mmm+HHMM``."""
+    now = datetime.now().astimezone()
+    return f"{now.strftime(TIME_FORMAT)[:_LENGTH]}{now:%z}"
+
+
+def parse_time(text: str) -> tuple[datetime, bool]:
+    """Return the time that a log names, in UTC, and whether the log names its offset.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return datetime.strptime(text, f"{TIME_FORMAT}%z").astimezone(timezone.utc), True
+    except ValueError:
+        return datetime.strptime(text, TIME_FORMAT).replace(tzinfo=timezone.utc), False
+
+
 _LEVELS = {events.ERROR: logging.ERROR, events.WARNING: logging.WARNING}
 
 
 class JsonLog:
-    """Appends events to a file and to the terminal.
+    """Appends events to a file, and shows them on the screen.
 
     The file is created with the first event, so that a script which refuses its input leaves none.
 
@@ -50,12 +72,19 @@ class JsonLog:
         path: The log file; must not exist, unless
         resume: it is the log of a process that goes on here. A last line which that process could
             not finish is ended, so that readers leave out this line alone.
+        alone: Only one process at a time may write it. Where it goes on, the lock is taken at once.
+
+    Raises:
+        InputError: If another process has the lock.
     """
 
-    def __init__(self, path: Path, resume: bool = False):
+    def __init__(self, path: Path, resume: bool = False, alone: bool = False):
         self.path = Path(path)
         self._mode = "a" if resume else "x"
-        #: For :func:`tqdm.contrib.logging.logging_redirect_tqdm`.
+        self._alone = alone
+        self._lock: BinaryIO | None = None
+        if alone and resume:
+            self._take_lock()
         self.logger = logging.getLogger(f"applesandoranges.app.log.{id(self)}")
         self.logger.propagate = False
         self.logger.setLevel(logging.DEBUG)
@@ -65,14 +94,17 @@ class JsonLog:
         """Log one event; NaN and infinities become ``null``."""
         if not self._handlers:
             self._open()
-        stamp = datetime.now().strftime(TIME_FORMAT)[:-3]
-        line = json.dumps([stamp, [header, _plain(body)]], allow_nan=False)
+        event = time_stamp(), header, _plain(body)
+        line = json.dumps([event[0], list(event[1:])], allow_nan=False)
         with uninterrupted():  # handlers have locks, and other threads may log too
-            self.logger.log(_LEVELS.get(header, logging.INFO), "%s", line)
+            level = _LEVELS.get(header, logging.INFO)
+            self.logger.log(level, "%s", line, extra={"event": event})
 
     def info(self, text: str, body: dict[str, Any]) -> None:
         """Log what happens: one of :mod:`~applesandoranges.app.events`, with its facts."""
         self(events.INFO, [text, body])
+        if text not in events.OF_EACH_PRODUCT:
+            heartbeat.doing(text)
 
     def warning(self, text: str, body: dict[str, Any]) -> None:
         """Log what a user should know of."""
@@ -83,15 +115,21 @@ class JsonLog:
             with self.path.open("a") as unfinished:
                 unfinished.write("\n")
         file = _File(self.path, mode=self._mode)
-        terminal = logging.StreamHandler(sys.stdout)
-        colours = terminal_supports_colors(sys.stdout)
-        terminal.setFormatter(_TerminalFormatter(None if colours else {}))
-        self._handlers = [file, terminal]
+        if self._alone and self._lock is None:
+            self._take_lock()
+        self._inode = self.path.stat().st_ino
+        self._handlers = [file, screen.make_handler()]
         for handler in self._handlers:
             self.logger.addHandler(handler)
 
+    def _take_lock(self) -> None:
+        self._lock = take_lock(self.path, f"{self.path}: is being written")
+
     def close(self) -> None:
         """Close the file."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
         for handler in self._handlers:
             self.logger.removeHandler(handler)
             handler.close()
@@ -100,8 +138,18 @@ class JsonLog:
     def __enter__(self) -> JsonLog:
         return self
 
+    def _is_lost(self) -> bool:
+        """Say whether the file that was written is there no more under its name."""
+        try:
+            return self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
     def __exit__(self, *exception: object) -> None:
+        lost = bool(self._handlers) and self._is_lost()
         self.close()
+        if lost and exception[0] is None:
+            raise OSError(f"{self.path}: was removed or replaced while it was written")
 
 
 def as_logged(body: dict[str, Any]) -> dict[str, Any]:
@@ -111,13 +159,26 @@ def as_logged(body: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def logs_stop(log: JsonLog, summary: Callable[[], dict[str, Any]]) -> Iterator[None]:
-    """Log a signal that ends what is inside (Ctrl-C, SIGTERM), with what is done by then."""
+    """Log what ends what is inside.
+
+    That is a signal (Ctrl-C, SIGTERM), with what is done by then, or an error inside of a file of
+    the user, with its traceback.
+
+    Raises:
+        UserCodeError: In place of such an error.
+    """
     try:
         with interruptible():
             yield
     except Interrupted as stop:
         log.info(events.STOPPED, {"by": str(stop)} | summary())
         raise
+    except Exception as error:
+        words = in_words(error)
+        if words is None:
+            raise
+        log(events.ERROR, [events.FAILED, {"error": words, "traceback": full(error)}])
+        raise UserCodeError(f"{words} (traceback: the last line of {log.path})") from error
 
 
 class _File(logging.FileHandler):
@@ -125,22 +186,6 @@ class _File(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         raise
-
-
-class _TerminalFormatter(coloredlogs.ColoredFormatter):
-    """Cuts long lines; colours by level, unless it is given no styles."""
-
-    def __init__(self, level_styles: dict[str, Any] | None):
-        super().__init__(fmt="%(message)s", level_styles=level_styles)
-
-    def format(self, record: logging.LogRecord) -> str:
-        short, message = logging.makeLogRecord(vars(record)), record.getMessage()
-        if len(message) > TERMINAL_WIDTH:
-            short.msg, short.args = (
-                f"{message[:TERMINAL_WIDTH]} ... [{len(message)} characters]",
-                (),
-            )
-        return super().format(short)
 
 
 def _plain(value: Any) -> Any:
@@ -157,17 +202,21 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Event:
-    """One line of a log; ``text`` is set where the body was ``[text, {body}]``."""
+    """One line of a log; ``text`` is set where the body was ``[text, {body}]``.
+
+    ``time`` is in UTC if ``has_offset``, otherwise that of a clock in an unknown time zone.
+    """
 
     time: datetime
     header: str
     text: str
     body: dict[str, Any]
+    has_offset: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Log:
-    """A log that was read; ``left_out`` says which lines could not be."""
+    """A log that was read, equal to itself alone; ``left_out`` says which lines could not be."""
 
     path: Path
     events: list[Event]
@@ -223,16 +272,22 @@ def read_log(path: Path) -> Log:
     return Log(path, events, left_out)
 
 
+def is_cut_at_once(path: Path) -> bool:
+    """Say whether a log has not even one whole line: of a process killed in that very moment."""
+    lines = [line for line in path.read_bytes().splitlines() if line.strip()]
+    return all(b'["'.startswith(line[:2]) and not line.endswith(b"]]") for line in lines)
+
+
 def _parse(line: str) -> Event | None:
     try:
         stamp, (header, body) = json.loads(line)
         text, body = _text_and_body(body)
-        time = datetime.strptime(stamp, TIME_FORMAT)
-    except (ValueError, TypeError, RecursionError):
+        time, has_offset = parse_time(stamp)
+    except (ValueError, TypeError, RecursionError, OverflowError):
         return None
     if not (isinstance(header, str) and isinstance(text, str) and isinstance(body, dict)):
         return None
-    return Event(time, header, text, body)
+    return Event(time, header, text, body, has_offset)
 
 
 def _text_and_body(body: Any) -> tuple[Any, Any]:

@@ -1,19 +1,33 @@
-"""Devices by name, and the memory budget."""
+"""Devices by name, and the memory budget.
+
+Torch is imported where it is needed: keys are checked without it.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import math
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from skerch.budget import default_memory_budget
 from skerch.errors import InputError
 
+from .keys import key
+
+if TYPE_CHECKING:
+    import torch
+
 
 def default_device() -> str:
     """Return ``cuda`` where it is available, else ``cpu``."""
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_key() -> Any:
+    """Return the key ``DEVICE``."""
+    return key("cpu, cuda, cuda:1, ...", default_device, shown="cuda if available")
 
 
 def parse_device(name: str) -> torch.device:
@@ -22,6 +36,8 @@ def parse_device(name: str) -> torch.device:
     Raises:
         InputError: If there is no such device on this machine.
     """
+    import torch
+
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()
@@ -85,5 +101,7 @@ def allow_tf32(allowed: bool) -> None:
     PyTorch allows it for convolutions unless told otherwise. It has 10 bits of mantissa: products
     of curvature then have errors of about 1e-3 instead of 1e-6.
     """
+    import torch
+
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed

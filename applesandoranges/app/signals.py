@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
+
+SECONDS_UNTIL_RAISED_AGAIN = 0.01
 
 
 class Interrupted(KeyboardInterrupt):
@@ -55,24 +58,35 @@ def interruptible() -> Iterator[None]:
     """Raise :class:`Interrupted` inside the block on SIGTERM and Ctrl-C.
 
     It leaves the block as such, whatever becomes of it inside: Python that is called from C++
-    (TorchScript, HDF5) may turn an exception into another one, or drop it.
+    (TorchScript, HDF5) may turn an exception into another one, or drop it. Where Python itself
+    drops it (in a finaliser or the callback of a weak reference), it is raised again right after.
     """
     stop: Interrupted | None = None
 
     def interrupt(number: int, frame: Any) -> None:
         nonlocal stop
-        stop = Interrupted(number)
+        if number != signal.SIGALRM or stop is None:
+            stop = Interrupted(number)
         if _Held.blocks > 0 and _Held.waiting is None:
             _Held.waiting = stop
             return
         raise stop
 
-    previous = {}
+    def dropped(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, Interrupted):
+            # Raised here, it would be dropped again.
+            signal.setitimer(signal.ITIMER_REAL, SECONDS_UNTIL_RAISED_AGAIN)
+        else:
+            previous_hook(unraisable)
+
+    previous, previous_hook = {}, sys.unraisablehook
     # Not in the main thread: the caller handles signals.
     with contextlib.suppress(ValueError):
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) != signal.SIG_IGN:  # as of nohup and background jobs
                 previous[number] = signal.signal(number, interrupt)
+        previous[signal.SIGALRM] = signal.signal(signal.SIGALRM, interrupt)
+        sys.unraisablehook = dropped
     try:
         yield
     except KeyboardInterrupt as error:
@@ -86,5 +100,8 @@ def interruptible() -> Iterator[None]:
             raise stop
     finally:
         _Held.waiting = None
+        if sys.unraisablehook is dropped:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            sys.unraisablehook = previous_hook
         for number, handler in previous.items():
             signal.signal(number, handler)

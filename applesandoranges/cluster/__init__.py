@@ -1,5 +1,5 @@
-"""Experiments of the 11x scripts: settings, jobs, Slurm or this machine, progress and resume.
+"""Experiments of the 11x scripts: settings, jobs on Slurm or this machine, progress and resume.
 
-Imports no torch: scripts start at once.
-What a job does is in the numbered scripts; how it is submitted is here.
+Not here: what a job does (the numbered scripts), how it is called (the .slurm files), and the
+values of settings (the 11x scripts). Imports no torch, so that the scripts start at once.
 """

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from skerch.errors import InputError
 
 from ..results.collect import HessianResult, LogSet
-from .style import CHANCE
+from .style import BAND, BROAD, CHANCE, DOTTED, INK, line_styles
 
 Drawing = tuple[Figure, dict[str, pd.DataFrame]]
 
@@ -92,13 +92,16 @@ def longest_split(results: Sequence[HessianResult]) -> tuple[str, list[HessianRe
 
 
 def panels(results: Sequence[HessianResult]) -> list[tuple[str, list[HessianResult]]]:
-    """Return the results of each run and split, with a title that says which."""
-    keys = dict.fromkeys(r.run for r in results)
+    """Return the results of each run, recovery and split, with a title that says which."""
+    keys = dict.fromkeys((r.run, r.recovery) for r in results)
     found = []
-    for run in keys:
-        for split, part in by_split([r for r in results if r.run == run]).items():
+    for run, recovery in keys:
+        own = [r for r in results if (r.run, r.recovery) == (run, recovery)]
+        for split, part in by_split(own).items():
             name = f"Hessian of the {SPLITS[split]}"
-            if len(keys) > 1:
+            if len({other for _, other in keys}) > 1:
+                name += f", {recovery}"
+            if len({other for other, _ in keys}) > 1:
                 name = f"{part[0].facts.label}\n{name}"
             found.append((name, part))
     return found
@@ -110,29 +113,50 @@ def rank_of(results: Sequence[HessianResult], quantity: str) -> int:
 
 
 def mark(tables: Sequence[tuple[HessianResult, pd.DataFrame]]) -> pd.DataFrame:
-    """Return the tables as one, each marked with its run, step and split."""
-    return pd.concat(
-        [
-            table.assign(run=result.facts.label, step=result.step, split=result.split)
-            for result, table in tables
-        ]
-    )
+    """Return the tables as one, each marked with its run, step, split and recovery."""
+    marked = []
+    for result, table in tables:
+        where = {"run": result.facts.label, "step": result.step, "split": result.split}
+        if "recovery" not in table:  # those of 12a compare several
+            where["recovery"] = result.recovery
+        marked.append(table.assign(**where))
+    return pd.concat(marked)
 
 
 def title_note(results: Sequence[HessianResult]) -> str:
     """Return number of parameters, and the kind of the data where they are not the full set."""
-    sources = sorted({result.data_source for result in results} - {"full", ""})
+    sources = sorted({result.facts.data_source for result in results} - {"full", "own", ""})
     dims = ", ".join(str(dim) for dim in sorted({result.dim for result in results}))
     note = f", {' and '.join(sources)} data, not the full data set" if sources else ""
     return f"D = {dims}{note}"
 
 
-def draw_chance(ax: Axes, table: pd.DataFrame) -> None:
-    """Draw the chance level ``k/D`` with a band of two standard deviations."""
-    ax.plot(table["k"], table["chance"], color=CHANCE, lw=2.5, alpha=0.7, label="chance level k/D")
-    low = (table["chance"] - 2 * table["chance_std"]).clip(lower=0)
-    high = table["chance"] + 2 * table["chance_std"]
-    ax.fill_between(table["k"], low, high, color=CHANCE, alpha=0.25, lw=0, label="± 2 std. dev.")
+def draw_chance(ax: Axes, tables: Sequence[pd.DataFrame]) -> None:
+    """Draw the chance level ``k/D``, with two standard deviations of random masks if logs say it.
+
+    Ends the axis there. About 95 % of random masks lie within. That is given the eigenvectors,
+    which are localised: much broader than for a random subspace. Of a single Hessian it is a band,
+    of several the upper end of each in its colour.
+    """
+    longest = max(tables, key=len)
+    k, chance = longest["k"], longest["chance"]
+    ax.plot(k, chance, color=CHANCE, lw=2.5, alpha=0.7, label="chance level k/D")
+    if len(tables) == 1 and longest["chance_std"].notna().any():
+        low = (chance - 2 * longest["chance_std"]).clip(lower=0)
+        high = chance + 2 * longest["chance_std"]
+        ax.fill_between(k, low, high, **BAND, label="random masks, ± 2 std. dev.")
+    elif any(table["chance_std"].notna().any() for table in tables):
+        for table, style in zip(tables, line_styles(len(tables)), strict=True):
+            upper = table["chance"] + 2 * table["chance_std"]
+            ax.plot(table["k"], upper, color=style["color"], **DOTTED)
+        ax.plot([], [], color=INK, **DOTTED, label="random masks, mean + 2 std. dev.")
+    ax.set_ylim(chance.iloc[0] / 2, 1)
+
+
+def name_exact_and_sketched(ax: Axes) -> None:
+    """Say in the legend to come which lines are sketched and which are exact."""
+    ax.plot([], [], color=INK, label="sketched")
+    ax.plot([], [], color=INK, label="exact", **BROAD)
 
 
 def grid(num: int, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:

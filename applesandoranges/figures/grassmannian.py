@@ -17,7 +17,7 @@ from ..subspaces.grassmannian import (
     expected_overlap,
     overlap_variance,
 )
-from .style import line_styles
+from .style import INK, PAPER, line_styles
 
 
 def study_figure(summary: pd.DataFrame, grid: Grid, case: str) -> Figure:
@@ -54,11 +54,11 @@ def study_figure(summary: pd.DataFrame, grid: Grid, case: str) -> Figure:
             ax.set_xscale("log", base=2)
     handles, labels = cells[0].get_legend_handles_labels()
     exact = _draw_exact(cells[-1], summary.iloc[:0], x, case)
-    band = legend.fill_between([], [], [], color="black", alpha=0.25, lw=0)
+    band = legend.fill_between([], [], [], color=INK, alpha=0.25, lw=0)
     handles += [band, exact]
     labels += ["5 to 95 % of pairs", "exact mean k/D ± 2 std. dev."]
     if "iou" in set(summary["metric"]):
-        handles += legend.plot([], [], color="black", lw=0.7)
+        handles += legend.plot([], [], color=INK, lw=0.7)
         labels += ["IoU (in the cell of overlap)"]
     legend.legend(handles, labels, loc="center", fontsize="medium")
     legend.set_axis_off()
@@ -74,6 +74,4 @@ def study_figure(summary: pd.DataFrame, grid: Grid, case: str) -> Figure:
 def _draw_exact(ax: Axes, cells: pd.DataFrame, x: str, case: str) -> ErrorbarContainer:
     mean = [expected_overlap(row.dim, row.k) for row in cells.itertuples()]
     spread = [2 * np.sqrt(overlap_variance(case, row.dim, row.k)) for row in cells.itertuples()]
-    return ax.errorbar(
-        cells[x], mean, spread, fmt="o", ms=3, mfc="white", color="black", lw=1, capsize=2
-    )
+    return ax.errorbar(cells[x], mean, spread, fmt="o", ms=3, mfc=PAPER, color=INK, lw=1, capsize=2)

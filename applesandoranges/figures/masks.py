@@ -25,7 +25,8 @@ from .common import (
     require,
     title_note,
 )
-from .style import CHANCE, line_styles
+from .readable import draw_line, name_unreadable
+from .style import CHANCE, COLOUR_MAP, INK, PAPER, line_styles
 
 #: Matrices with more steps have no room for numbers.
 MOST_STEPS_WITH_NUMBERS = 12
@@ -50,7 +51,8 @@ def masks(logs: LogSet, options: Options) -> Drawing:
             k = table["k"].to_numpy()
             table["best"] = result.array("frob_Qbest^2") / k
             ax.plot(k, table["best"], label="best mask", **best)
-            ax.plot(k, table["overlap"], label="magnitude mask", **magnitude)
+            look = magnitude | {"label": "magnitude mask"}
+            draw_line(ax, k, table["overlap"], table["known_within"], **look)
             if "frob_Qrandom^2" in result.quantities:
                 curves = result.array("frob_Qrandom^2") / k
                 table["random_mean"], table["random_std"] = curves.mean(0), curves.std(0)
@@ -65,6 +67,7 @@ def masks(logs: LogSet, options: Options) -> Drawing:
         row[0].set_ylabel("overlap")
     for ax in axes[-1]:
         ax.set_xlabel("k")
+    name_unreadable(axes[0][0], [table for _, table in tables])
     axes[0][0].legend()
     figure.suptitle(title_note(results), fontsize="medium")
     return figure, {"overlap": mark(tables)}
@@ -79,7 +82,8 @@ def intersection_over_union(mask: np.ndarray, other: np.ndarray) -> float:
 def mask_stabilisation(logs: LogSet, options: Options) -> Drawing:
     """Intersection over union of the masks of two steps, a matrix for each rank."""
     _, results = longest_split(require(logs.results, "largest_absparams"))
-    _require_steps(results, "masks")
+    if len({result.step for result in results}) < 2:
+        raise MissingInLogsError("only one step has masks; two are needed")
     ranks = _ranks_of_masks(results, options)
     rows = [
         {"k": k, "step": a.step, "other_step": b.step,
@@ -139,11 +143,6 @@ def _angles_with(result: HessianResult, what: str) -> list[dict[str, Any]]:
     return [body for body in result.angles if body["angles_with"] == what]
 
 
-def _require_steps(results: Sequence[HessianResult], what: str) -> None:
-    if len({result.step for result in results}) < 2:
-        raise MissingInLogsError(f"only one step has {what}; two are needed")
-
-
 def _matrices(
     table: pd.DataFrame,
     value: str,
@@ -173,7 +172,7 @@ def _matrices(
 
 
 def _draw_matrix(ax: Axes, part: pd.DataFrame) -> AxesImage:
-    image = ax.imshow(part, vmin=0, vmax=1, cmap="cividis")
+    image = ax.imshow(part, vmin=0, vmax=1, cmap=COLOUR_MAP)
     names = [str(step) for step in part.columns]
     ax.set_xticks(range(len(names)), names, rotation=90)
     ax.set_yticks(range(len(names)), names)
@@ -182,7 +181,7 @@ def _draw_matrix(ax: Axes, part: pd.DataFrame) -> AxesImage:
     if len(names) <= MOST_STEPS_WITH_NUMBERS:
         for (i, j), number in np.ndenumerate(part.to_numpy()):
             text = "" if np.isnan(number) else f"{number:.2f}".replace("0.", ".")
-            colour = "white" if number < 0.5 else "black"
+            colour = PAPER if number < 0.5 else INK
             ax.text(j, i, text, ha="center", va="center", fontsize=6, color=colour)
     return image
 

@@ -22,19 +22,22 @@ from .common import (
     grid,
     longest_split,
     mark,
+    name_exact_and_sketched,
     panels,
     rank_of,
     require,
     title_note,
 )
-from .style import CHANCE, line_styles
+from .readable import draw_line, name_unreadable
+from .style import BAR, CHANCE, DOTTED, INK, SHADE, line_styles, pale_style, unconnected
 
 Tables = list[tuple[HessianResult, pd.DataFrame]]
+#: A line between fewer points would show a course that nobody knows.
+LEAST_POINTS = 3
+ENDS = "shades: estimated range of the exact overlap"
 
 
-def overlap_tables(
-    results: Sequence[HessianResult], quantity: str = "frob_Qtop^2"
-) -> list[tuple[HessianResult, pd.DataFrame]]:
+def overlap_tables(results: Sequence[HessianResult], quantity: str = "frob_Qtop^2") -> Tables:
     """Return the overlap table of each result."""
     return [(result, result.overlap_table(quantity)) for result in results]
 
@@ -42,20 +45,49 @@ def overlap_tables(
 def draw_over_k(ax: Axes, tables: Tables, column: str, pale: bool = False) -> None:
     """Draw a column against ``k``, a line for each step; broad and pale ones lie behind others."""
     for (result, table), style in zip(tables, line_styles(len(tables)), strict=True):
-        if pale:
-            ax.plot(table["k"], table[column], lw=6, alpha=0.3, color=style["color"])
-        else:
-            ax.plot(table["k"], table[column], label=f"step {result.step}", **style)
+        look = pale_style(style) if pale else style | {"label": _label(result)}
+        draw_line(ax, table["k"], table[column], table["known_within"], **look)
     ax.set(xlabel="k", xscale="log", yscale="log")
+
+
+def _label(result: HessianResult) -> str:
+    """Name the step, and warn of what is not readable or arbitrary in it."""
+    tied = f" ({result.num_tied:,} parameters tie)" if result.num_tied else ""
+    bad = result.verdict is not None and not result.verdict.trustworthy
+    return f"step {result.step}{', not readable' * bad}{tied}"
+
+
+def draw_ends(ax: Axes, tables: Tables) -> None:
+    """Shade between which ends the exact overlap probably lies, where logs say it."""
+    label = ENDS
+    for (_, table), style in zip(tables, line_styles(len(tables)), strict=True):
+        if table["lowest"].notna().any():
+            ends = table["k"], table["lowest"], table["highest"]
+            ax.fill_between(*ends, color=style["color"], **SHADE, label=label)
+            label = "_"  # once is enough
+
+
+def draw_ends_over_steps(ax: Axes, table: pd.DataFrame, ranks: Sequence[int]) -> None:
+    """Shade the same over the steps, for each rank; of few steps, at each of them alone."""
+    label = ENDS
+    for k, style in zip(ranks, line_styles(len(ranks)), strict=True):
+        rows = table[(table["k"] == k) & table["lowest"].notna()].sort_values("step")
+        ends, colour = (rows["step"], rows["lowest"], rows["highest"]), style["color"]
+        if len(rows) >= LEAST_POINTS:
+            ax.fill_between(*ends, color=colour, **SHADE, label=label)
+        elif len(rows):
+            ax.vlines(*ends, color=colour, **BAR, label=label)
+        label = label if rows.empty else "_"
 
 
 def draw_overlap(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFrame:
     """Draw overlap against ``k`` for Hessians of one run and split, with the chance level."""
     tables = overlap_tables(results)
     draw_over_k(ax, tables, "overlap")
-    longest = max((table for _, table in tables), key=len)
-    draw_chance(ax, longest)
-    ax.set(ylabel="overlap", ylim=(longest["chance"].iloc[0] / 2, 1))
+    draw_ends(ax, tables)
+    name_unreadable(ax, [table for _, table in tables])
+    draw_chance(ax, [table for _, table in tables])
+    ax.set(ylabel="overlap")
     return mark(tables)
 
 
@@ -63,6 +95,7 @@ def draw_ratio_over_k(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFram
     """Draw the ratio of overlap to chance against ``k`` for Hessians of one run and split."""
     tables = overlap_tables(results)
     draw_over_k(ax, tables, "ratio")
+    name_unreadable(ax, [table for _, table in tables])
     _ratio_axis(ax)
     return mark(tables)
 
@@ -75,20 +108,20 @@ def draw_over_steps(
     quantity: str = "frob_Qtop^2",
     pale: bool = False,
 ) -> pd.DataFrame:
-    """Draw a column against the training step, a line for each rank; a split at a time."""
+    """Draw a column against the training step, a line for each rank; a split at a time.
+
+    Of one or two steps there are points alone.
+    """
     table = mark(overlap_tables(results, quantity))
     table = table[table["k"].isin(ranks)]
     splits = [split for split in SPLIT_MARKERS if split in set(table["split"])]
     for k, style in zip(ranks, line_styles(len(ranks)), strict=True):
         for split in splits:
             rows = table[(table["k"] == k) & (table["split"] == split)].sort_values("step")
-            if pale:
-                ax.plot(rows["step"], rows[column], lw=6, alpha=0.3, color=style["color"])
-            else:
-                label = f"k = {k}" + (f", {split}" if len(splits) > 1 else "")
-                ax.plot(
-                    rows["step"], rows[column], label=label, **style, **SPLIT_MARKERS[split]
-                )  # fmt: skip
+            label = f"k = {k}" + (f", {split}" if len(splits) > 1 else "")
+            look = pale_style(style) if pale else style | SPLIT_MARKERS[split] | {"label": label}
+            look = look if len(rows) >= LEAST_POINTS else unconnected(look)
+            draw_line(ax, rows["step"], rows[column], rows["known_within"], **look)
     ax.set(xlabel="training step", yscale="log")
     return table
 
@@ -112,7 +145,7 @@ def _grid_of_panels(
         tables.append(draw(ax, part))
         steps = len({result.step for result in part})
         ax.legend(ncols=1 + (steps > 6), loc="best", fontsize="x-small")
-        ax.set_title(f"{title}, {title_note(part)}", fontsize="medium")
+        ax.set_title(f"{title}\n{title_note(part)}", fontsize="medium")
     if len({part[0].run for _, part in parts}) == 1:  # else the panels say which run they are of
         figure.suptitle(results[0].facts.label, fontsize="medium")
     return figure, {"overlap": pd.concat(tables)}
@@ -134,9 +167,11 @@ def overlap_over_steps(logs: LogSet, options: Options) -> Drawing:
     def draw(ax: Axes, part: list[HessianResult]) -> pd.DataFrame:
         ranks = options.ranks_up_to(rank_of(part, "frob_Qtop^2"))
         table = draw_over_steps(ax, part, "overlap", ranks)
+        draw_ends_over_steps(ax, table, ranks)
+        name_unreadable(ax, [table], connected=table["step"].nunique() >= LEAST_POINTS)
         for k, style in zip(ranks, line_styles(len(ranks)), strict=True):
             label = "chance level of the same k" if k == ranks[-1] else None
-            ax.axhline(k / part[0].dim, color=style["color"], lw=1, ls=":", label=label)
+            ax.axhline(k / part[0].dim, color=style["color"], **DOTTED, label=label)
         ax.set(ylabel="overlap")
         return table
 
@@ -149,6 +184,7 @@ def ratio_over_steps(logs: LogSet, options: Options) -> Drawing:
     def draw(ax: Axes, part: list[HessianResult]) -> pd.DataFrame:
         ranks = options.ranks_up_to(rank_of(part, "frob_Qtop^2"))
         table = draw_over_steps(ax, part, "ratio", ranks)
+        name_unreadable(ax, [table], connected=table["step"].nunique() >= LEAST_POINTS)
         _ratio_axis(ax)
         return table
 
@@ -166,18 +202,18 @@ def exact_and_sketched_overlap(logs: LogSet, options: Options) -> Drawing:
         draw_over_k(row[0], sketched, column)
         draw_over_steps(row[1], results, column, ranks, "H_frob_Qtop^2", pale=True)
         draw_over_steps(row[1], results, column, ranks)
-    draw_chance(axes[0, 0], exact[-1][1])
-    axes[0, 0].set(ylim=(exact[-1][1]["chance"].iloc[0] / 2, 1))
+    draw_ends(axes[0, 0], sketched)
+    draw_chance(axes[0, 0], [table for _, table in exact])
     for k, style in zip(ranks, line_styles(len(ranks)), strict=True):
-        axes[0, 1].axhline(k / results[0].dim, color=style["color"], lw=1, ls=":")
+        axes[0, 1].axhline(k / results[0].dim, color=style["color"], **DOTTED)
     for ax in axes[0]:
         ax.set(ylabel="overlap", xlabel="")
     for ax in axes[1]:
         _ratio_axis(ax)
     for ax in axes.flat:
-        ax.plot([], [], color="black", label="sketched")
-        ax.plot([], [], color="black", lw=6, alpha=0.3, label="exact")
-    axes[0, 1].plot([], [], color="black", lw=1, ls=":", label="chance level k/D")
+        name_exact_and_sketched(ax)
+        name_unreadable(ax, [table for _, table in sketched])
+    axes[0, 1].plot([], [], color=INK, **DOTTED, label="chance level k/D")
     axes[0, 0].legend(ncols=2, loc="upper left", fontsize="x-small")
     axes[0, 1].legend(ncols=2, loc="best", fontsize="x-small")
     figure.suptitle(
@@ -185,7 +221,7 @@ def exact_and_sketched_overlap(logs: LogSet, options: Options) -> Drawing:
         fontsize="medium",
     )
     table = mark(exact).merge(
-        mark(sketched)[["run", "split", "step", "k", "overlap", "ratio"]],
+        mark(sketched)[["run", "split", "step", "k", "overlap", "ratio", "known_within"]],
         on=["run", "split", "step", "k"], suffixes=("", "_sketched"),
     )  # fmt: skip
     return figure, {"overlap": table}

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+from skerch.a_posteriori import eigenvalues_to_compare
+
+from ..app.verdicts import NOT_READABLE, READABLE
 from ..results.collect import HessianResult, LogSet
 from .common import (
     SPLIT_MARKERS,
@@ -21,32 +25,54 @@ from .common import (
     by_split,
     draw_chance,
     mark,
+    name_exact_and_sketched,
     require,
     title_note,
 )
-from .overlap import draw_overlap
-from .style import CHANCE, COLOURS, line_styles
+from .overlap import Tables, draw_ends, draw_overlap
+from .readable import draw_line, name_unreadable
+from .style import CHANCE, COLOURS, INK, line_styles, pale_style
 
+#: What the right panel of the errors says.
+BOUNDS_CAPTION = (
+    "Left: square roots of squared norms, each estimated from products with {} random vectors. "
+    "Right: how likely such an estimate of a square is\nthis far from the true one, at most, "
+    "for any matrix: many Hessians are far better. It says nothing of this Hessian in particular."
+)
 #: For clouds of points of several steps.
 POINTS = ("o", "x", "^", "+", "s", "1")
 
 
 def draw_spectrum(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFrame:
-    """Draw ``|eigenvalue|`` against rank; negative ones as open circles."""
+    """Draw ``|eigenvalue|`` against rank; negative ones as open circles.
+
+    Beyond the eigenvalues that can be read, by the verdict, pale and dashed.
+    """
     tables = []
     for result, style in zip(results, line_styles(len(results)), strict=True):
         S = result.array("core_S")
         rank = np.arange(1, len(S) + 1)
-        ax.plot(rank, np.abs(S), **style)
-        ax.plot(rank[S < 0], -S[S < 0], "o", mfc="none", ms=3, mew=0.7, color=style["color"])
-        tables.append((result, pd.DataFrame({"rank": rank, "eigenvalue": S})))
-    ax.plot([], [], "ko", mfc="none", ms=3, label="negative eigenvalue")
+        known, below = _known_eigenvalues(result, len(S)), S < 0
+        draw_line(ax, rank, np.abs(S), known, **style)
+        circles = {"marker": "o", "mfc": "none", "ms": 3, "mew": 0.7, "linestyle": "none"}
+        draw_line(ax, rank[below], -S[below], known[below], color=style["color"], **circles)
+        table = pd.DataFrame({"rank": rank, "eigenvalue": S, "known_within": known})
+        tables.append((result, table))
+    name_unreadable(ax, [table for _, table in tables], "eigenvalues")
+    ax.plot([], [], "o", mfc="none", ms=3, color=INK, label="negative eigenvalue")
     # The last eigenvalues of a sketch fall to zero, whatever the true ones do.
     floor = min(np.abs(table["eigenvalue"]).quantile(0.02) for _, table in tables)
     ax.set(xlabel="rank", ylabel="|eigenvalue|", xscale="log", yscale="log")
     if floor > 0:
         ax.set_ylim(bottom=floor / 2)
     return mark(tables)
+
+
+def _known_eigenvalues(result: HessianResult, num: int) -> np.ndarray:
+    """Return within which relative error each eigenvalue is known, as of overlaps."""
+    if result.verdict is None or result.verdict.eigenvalues is None:
+        return np.full(num, np.nan)
+    return np.where(np.arange(num) < result.verdict.eigenvalues, READABLE, NOT_READABLE)
 
 
 def draw_scree(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFrame:
@@ -96,61 +122,97 @@ def exact_against_sketched(logs: LogSet, options: Options) -> Drawing:
     figure, axes = plt.subplots(
         len(parts), 3, figsize=(14, 4.2 * len(parts)), squeeze=False, sharex="col"
     )
-    overlaps, errors, angles = [], [], []
+    tables: dict[str, Tables] = {"overlap": [], "eigval": [], "angles": []}
     for row, (split, part) in zip(axes, parts.items(), strict=True):
-        points = itertools.cycle(POINTS)
-        for result, style in zip(part, line_styles(len(part)), strict=True):
-            exact, sketched = (
-                result.overlap_table(name) for name in ("H_frob_Qtop^2", "frob_Qtop^2")
-            )
-            colour = {"color": style["color"]}
-            row[0].plot(exact["k"], exact["overlap"], lw=6, alpha=0.3, **colour)
-            row[0].plot(sketched["k"], sketched["overlap"], label=f"step {result.step}", **style)
-            overlaps.append((result, exact.assign(sketched=sketched["overlap"])))
-            # By magnitude: of two eigenvalues of nearly the same size and opposite sign, either
-            # may come first.
-            S = np.abs(result.array("core_S"))
-            true = np.abs(result.array("H_eigvals")[: len(S)])
-            relative = np.abs(S - true) / true
-            rank = np.arange(1, len(S) + 1)
-            row[1].plot(
-                rank, relative, next(points), ms=3, mew=0.7, alpha=0.8,
-                label=f"step {result.step}", **colour,
-            )  # fmt: skip
-            errors.append((result, pd.DataFrame({"rank": rank, "relative_error": relative})))
-            body = max(result.exact, key=lambda body: body["K"])
-            angle = np.degrees(np.sort(np.asarray(body["principal_angles"], dtype=float)))
-            row[2].plot(rank, angle, label=f"step {result.step}", **style)
-            angles.append((result, pd.DataFrame({"number": rank, "degrees": angle})))
-        draw_chance(row[0], overlaps[-1][1])
-        row[0].plot([], [], color="black", label="sketched")
-        row[0].plot([], [], color="black", lw=6, alpha=0.3, label="exact")
-        floor = overlaps[-1][1]["chance"].iloc[0] / 2
-        row[0].set(ylabel=f"overlap, {SPLITS[split]}", xscale="log", yscale="log", ylim=(floor, 1))
-        row[1].set(ylabel="relative error of |eigenvalue|", yscale="log")
-        row[2].set(ylabel="principal angle [degrees]", ylim=(0, 90))
-        row[0].legend(ncols=2, loc="upper left")
-        row[1].legend(loc="lower right", markerscale=2)
-        row[2].legend(loc="upper left")
+        tables["overlap"] += _draw_both_overlaps(row[0], part)
+        tables["eigval"] += _draw_eigenvalue_errors(row[1], part)
+        tables["angles"] += _draw_angles(row[2], part)
+        row[0].set_ylabel(f"overlap, {SPLITS[split]}")
     titles = (
         "Overlap: exact and sketched",
         "Error of sketched eigenvalues",
-        f"Angles between the top-{len(rank)} eigenspaces",
+        f"Angles between the top-{len(tables['angles'][-1][1])} eigenspaces",
     )
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
     for ax, label in zip(axes[-1], ("k", "rank", "principal angle number"), strict=True):
         ax.set_xlabel(label)
     figure.suptitle(title_note(results), fontsize="medium")
-    return figure, {"overlap": mark(overlaps), "eigval": mark(errors), "angles": mark(angles)}
+    return figure, {name: mark(some) for name, some in tables.items()}
+
+
+def _draw_both_overlaps(ax: Axes, part: Sequence[HessianResult]) -> Tables:
+    tables = []
+    for result, style in zip(part, line_styles(len(part)), strict=True):
+        exact, sketched = (result.overlap_table(name) for name in ("H_frob_Qtop^2", "frob_Qtop^2"))
+        ax.plot(exact["k"], exact["overlap"], **pale_style(style))
+        look = style | {"label": f"step {result.step}"}
+        draw_line(ax, sketched["k"], sketched["overlap"], sketched["known_within"], **look)
+        known = sketched["known_within"]
+        tables.append((result, exact.assign(sketched=sketched["overlap"], known_within=known)))
+    draw_ends(ax, [(result, result.overlap_table()) for result in part])
+    name_unreadable(ax, [table for _, table in tables])
+    ax.set(xscale="log", yscale="log")
+    draw_chance(ax, [table for _, table in tables])
+    name_exact_and_sketched(ax)
+    ax.legend(ncols=2, loc="upper left", fontsize="x-small")
+    return tables
+
+
+def _draw_eigenvalue_errors(ax: Axes, part: Sequence[HessianResult]) -> Tables:
+    """Draw errors of eigenvalues, each beside the exact one of the same rank in its sign."""
+    tables = []
+    for result, style, points in zip(
+        part, line_styles(len(part)), itertools.cycle(POINTS), strict=False
+    ):
+        S, exact = (torch.from_numpy(result.array(name)) for name in ("core_S", "H_eigvals"))
+        true = eigenvalues_to_compare(S, exact)
+        rank, relative = np.arange(1, len(S) + 1), ((S - true) / true).abs().numpy()
+        ax.plot(
+            rank, relative, points, ms=3, mew=0.7, alpha=0.8,
+            label=f"step {result.step}", color=style["color"],
+        )  # fmt: skip
+        tables.append((result, pd.DataFrame({"rank": rank, "relative_error": relative})))
+    ax.set(ylabel="relative error of eigenvalue", yscale="log")
+    ax.legend(loc="lower right", markerscale=2)
+    return tables
+
+
+def _draw_angles(ax: Axes, part: Sequence[HessianResult]) -> Tables:
+    tables = []
+    for result, style in zip(part, line_styles(len(part)), strict=True):
+        body = max(result.exact, key=lambda body: body["K"])
+        angle = np.degrees(np.sort(np.asarray(body["principal_angles"], dtype=float)))
+        number = np.arange(1, len(angle) + 1)
+        ax.plot(number, angle, label=f"step {result.step}", **style)
+        tables.append((result, pd.DataFrame({"number": number, "degrees": angle})))
+    ax.set(ylabel="principal angle [degrees]", ylim=(0, 90))
+    ax.legend(loc="upper left")
+    return tables
 
 
 def errors(logs: LogSet, options: Options) -> Drawing:
-    """A-posteriori error of each truncation with the probability bounds of its estimate."""
+    """A-posteriori error of each truncation, and how far chance may move these estimates."""
     results = [result for result in logs.results if result.errors]
     if not results:
         raise MissingInLogsError("no log has a-posteriori errors")
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.2))
+    quantities = results[0].quantities
+    bounds = pd.DataFrame(
+        [(name, p) for name, p in quantities.items() if name.startswith("P(err") and p > 0],
+        columns=["event", "probability"],
+    )
+    figure, axes = plt.subplots(1, 1 + (len(bounds) > 0), figsize=(12, 4.6), squeeze=False)
+    tables = _draw_estimated_errors(axes[0, 0], results)
+    if len(bounds):
+        number = results[0].errors[0].get("num_a_posteriori", "the logged")
+        _draw_bounds(axes[0, 1], bounds)
+        axes[0, 1].set_title("How far chance may move an estimate")
+        figure.supxlabel(BOUNDS_CAPTION.format(number), fontsize="small")
+    figure.suptitle(title_note(results), fontsize="medium")
+    return figure, {"errors": mark(tables), "bounds": bounds}
+
+
+def _draw_estimated_errors(ax: Axes, results: Sequence[HessianResult]) -> Tables:
     tables = []
     steps = sorted({result.step for result in results})
     styles = dict(zip(steps, line_styles(len(steps)), strict=True))
@@ -165,33 +227,29 @@ def errors(logs: LogSet, options: Options) -> Drawing:
             }
         )
         style = styles[result.step] | SPLIT_MARKERS[result.split]
-        axes[0].plot(table["K"], table["relative_error"], label=result.label, **style)
+        ax.plot(table["K"], table["relative_error"], label=result.label, **style)
         tables.append((result, table))
-    axes[0].set(xlabel="rank K of the truncation", ylabel="estimated |H - H_K| / |H|  (Frobenius)")
-    axes[0].set_ylim(bottom=0)
-    axes[0].legend(ncols=len(by_split(results)))
-    axes[0].set_title("A-posteriori error")
-    quantities = results[0].quantities
-    bounds = pd.DataFrame(
-        [(name, value) for name, value in quantities.items() if name.startswith("P(err")],
-        columns=["event", "probability"],
-    )
-    bounds = bounds[bounds["probability"] > 0]
-    if len(bounds):
-        # P(err<=0.75x): the estimate is at most 0.75 times the true error.
-        events = bounds["event"].str.extract(r"err(?P<relation>[<>]=)(?P<factor>[^x]*)x")
-        labels = events["relation"].map({"<=": "at most", ">=": "at least"})
-        bars = axes[1].barh(
-            labels + " " + events["factor"] + " times the true one",
-            bounds["probability"], color=COLOURS[0],
-        )  # fmt: skip
-        axes[1].bar_label(bars, fmt="%.2g", padding=3)
-        axes[1].set(xlabel="upper bound of the probability", xlim=(0, 1))
-        number = results[0].errors[0].get("num_a_posteriori", "the logged")
-        axes[1].set_title(f"How likely an estimate from {number} vectors is ...")
-        axes[1].invert_yaxis()
-    figure.suptitle(title_note(results), fontsize="medium")
-    return figure, {"errors": mark(tables), "bounds": bounds}
+    ax.set(xlabel="rank K of the truncation", ylabel="estimated |H - H_K| / |H|  (Frobenius)")
+    ax.set_ylim(bottom=0)
+    ax.legend(ncols=len(by_split(results)))
+    ax.set_title("Estimated error of the recovered Hessian")
+    return tables
+
+
+def _draw_bounds(ax: Axes, bounds: pd.DataFrame) -> None:
+    """Draw how likely an estimate is far from the true one, at most, a bar for each factor."""
+    # P(err<=0.75x): the estimate of the square is at most 0.75 times the true one.
+    events = bounds["event"].str.extract(r"err(?P<relation>[<>]=)(?P<factor>[^x]*)x")
+    labels = events["relation"].map({"<=": "at most", ">=": "at least"})
+    labels += " " + events["factor"] + " times the true square"
+    bars = ax.barh(labels, bounds["probability"], color=COLOURS[0])
+    ax.bar_label(bars, fmt="%.2g", padding=3)
+    ax.set(xlabel="probability, at most", xlim=(0, 1))
+    ax.invert_yaxis()
+
+
+#: Of recoveries whose number of rounds is fixed.
+NAMES = {"seigh": "SEIGH", "nystrom": "damped Nystrom", "hmt": "range finder + Rayleigh-Ritz"}
 
 
 def recoveries(logs: LogSet, options: Options) -> Drawing:
@@ -206,10 +264,9 @@ def recoveries(logs: LogSet, options: Options) -> Drawing:
     shown = max(results, key=lambda result: (result.step, result.split == "train"))
     part = pd.DataFrame(shown.recoveries)
     part["label"] = [
-        "SEIGH" if row.recovery == "seigh" else "range finder + Rayleigh-Ritz"
-        if row.recovery == "hmt" else f"block Krylov, {row.num_rounds} rounds"
+        NAMES.get(row.recovery, f"block Krylov, {row.num_rounds} rounds")
         for row in part.itertuples()
-    ]  # fmt: skip
+    ]
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.4))
     labels = list(dict.fromkeys(part["label"]))
     for label, style in zip(labels, line_styles(len(labels)), strict=True):

@@ -15,7 +15,7 @@ from ..app.log import TIME_RESOLUTION, Event, Log
 from ..results.collect import HEADERS, LogSet
 from ..results.runs import Run
 from .common import Drawing, MissingInLogsError, Options
-from .style import CHANCE, line_styles
+from .style import CHANCE, DOTTED, INK, line_styles
 
 #: Quantities of a training: headers of their lines, and the columns with their names.
 EVALUATIONS = {
@@ -41,8 +41,21 @@ STAGES = {
     "Preparing Hessian dataloader": "Loading the Hessian data",
     "Loading model parameters and creating Hessian": "Loading parameters, making the Hessian",
 }
+#: What stages are in words, where the text of the log is not plain enough.
+WORDS = {
+    events.MERGING.format("inner"): "merging the inner measurements into one file",
+    events.MERGING.format("outer"): "merging the outer measurements into one file",
+    events.ORTHOGONALISING: "orthogonalising the outer measurements",
+    events.SOLVING: "solving the core for the eigenpairs",
+    events.ESTIMATING: "estimating the error with more products",
+    events.OVERLAP: "overlap with the largest parameters",
+    events.SKETCHING: "sketching the Hessian",
+    events.DECOMPOSING: "exact Hessian and its eigenpairs",
+    events.COMPARING: "comparing recoveries",
+    events.WRITING_EIGENVECTORS: "writing eigenvectors",
+}
 #: Texts that state facts and are no stages.
-FACTS = (events.PRODUCTS, events.REMEASURED)
+FACTS = (events.PRODUCTS, events.REMEASURED, events.TEST_MATRICES)
 #: Quantities that published logs compute without an INFO line before them.
 UNANNOUNCED = {"frob_Qtop^2": events.OVERLAP}
 
@@ -74,7 +87,7 @@ def training(logs: LogSet, options: Options) -> Drawing:
     for ax in axes:
         for number, step in enumerate(recorded.get("global_step", ())):
             label = "recorded steps" if not number else None
-            ax.axvline(step, color=CHANCE, lw=0.8, ls=":", label=label)
+            ax.axvline(step, color=CHANCE, **DOTTED | {"lw": 0.8}, label=label)
     axes[0].legend()
     figure.suptitle(f"{run.label}{source}", fontsize="medium")
     return figure, {"evaluations": evaluated, "recorded_steps": recorded}
@@ -126,7 +139,7 @@ def _marks(log: Log) -> list[Event]:
 def measurement_times(log: Log) -> list[dict[str, object]]:
     """Return the mean time of a measurement in a log, and that of all in sequence."""
     begun = [event for event in log.events if events.MEASURING in event.text]
-    done = [event for event in log.events if "Measurement successful" in event.text]
+    done = [event for event in log.events if events.MEASURED in event.text]
     if not done:
         return []
     seconds = (done[-1].time - begun[0].time).total_seconds() / len(done)
@@ -138,28 +151,29 @@ def measurement_times(log: Log) -> list[dict[str, object]]:
 
 
 def run_times(logs: LogSet, options: Options) -> Drawing:
-    """Seconds per measurement and per stage of the analysis, of each run, from the time stamps."""
-    parts = []
-    for log in [*logs.measuring, *logs.analysing]:
-        rows = measurement_times(log) if any(log is m for m in logs.measuring) else []
-        table = pd.concat([pd.DataFrame(rows), stage_times(log)] if rows else [stage_times(log)])
-        if any(log is m for m in logs.measuring):
-            table = table[~table["stage"].str.contains("Performing meas|Measurement succ")]
-        run = logs.run_of(log)
-        parts.append(table.assign(log=log.path.name, run=f"{run.label}{_source_note(run)}"))
-    table = pd.concat(parts) if parts else pd.DataFrame()
+    """Seconds per measurement and per stage of the analysis, of each run, from the time stamps.
+
+    The table has all stages, the figure those that last longer than time stamps resolve.
+    """
+    table = _times_of_runs(logs)
     if not len(table):
         raise MissingInLogsError("no log has stages with time stamps")
-    runs, order = list(dict.fromkeys(table["run"])), list(dict.fromkeys(table["stage"]))
+    groups = {name: part["seconds"] for name, part in table.groupby(["stage", "run"], sort=False)}
+    shown = {name: part for name, part in groups.items() if part.median() > TIME_RESOLUTION}
+    if not shown:
+        raise MissingInLogsError(f"no stage takes longer than {TIME_RESOLUTION:g} s")
+    order = list(dict.fromkeys(stage for stage, _ in shown))
+    runs = list(dict.fromkeys(table["run"]))
     height = 1.4 + len(order) * (0.25 + 0.13 * len(runs))
     figure, ax = plt.subplots(figsize=(10, height))
     for number, (run, style) in enumerate(zip(runs, line_styles(len(runs)), strict=True)):
         ax.plot([], [], "o", color=style["color"], label=run)
         for position, stage in enumerate(order):
-            seconds = table[(table["run"] == run) & (table["stage"] == stage)]["seconds"]
-            if len(seconds):
-                _draw_times(ax, seconds, position + (number + 1) / (len(runs) + 1) - 0.5, style)
-    ax.set(yticks=range(len(order)), yticklabels=order, xlabel="seconds", xscale="log")
+            if (stage, run) in shown:
+                beside = position + (number + 1) / (len(runs) + 1) - 0.5
+                _draw_times(ax, shown[stage, run], beside, style)
+    labels = [stage_in_words(stage) for stage in order]
+    ax.set(yticks=range(len(order)), yticklabels=labels, xlabel="seconds", xscale="log")
     for position in range(len(order) - 1):
         ax.axhline(position + 0.5, color=CHANCE, lw=0.4)
     ax.set_ylim(-0.5, len(order) - 0.5)
@@ -168,8 +182,29 @@ def run_times(logs: LogSet, options: Options) -> Drawing:
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.invert_yaxis()
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(2, len(runs)))
-    figure.suptitle("Run times; a dot is one log or Hessian, the bar their median")
+    title = "Run times; a dot is one log or Hessian, the bar their median"
+    if len(shown) < len(groups):
+        title += f"\n(left out: what takes at most {TIME_RESOLUTION:g} s, the resolution of logs)"
+    figure.suptitle(title, fontsize="medium")
     return figure, {"seconds": table}
+
+
+def _times_of_runs(logs: LogSet) -> pd.DataFrame:
+    """Return ``stage, seconds, log, run`` of all logs; empty if there are none."""
+    parts = []
+    for log in [*logs.measuring, *logs.analysing]:
+        rows = measurement_times(log) if log in logs.measuring else []
+        table = pd.concat([pd.DataFrame(rows), stage_times(log)] if rows else [stage_times(log)])
+        if log in logs.measuring:
+            table = table[~table["stage"].str.startswith((events.MEASURING, events.MEASURED))]
+        run = logs.run_of(log)
+        parts.append(table.assign(log=log.path.name, run=f"{run.label}{_source_note(run)}"))
+    return pd.concat(parts) if parts else pd.DataFrame()
+
+
+def stage_in_words(stage: str) -> str:
+    """Return what a figure calls a stage of a log."""
+    return WORDS.get(stage, stage[:1].lower() + stage[1:])
 
 
 def seconds_in_words(seconds: float) -> str:
@@ -179,11 +214,11 @@ def seconds_in_words(seconds: float) -> str:
 
 def _draw_times(ax: Axes, seconds: pd.Series, position: float, style: dict[str, object]) -> None:
     median = seconds.median()
-    label = f"{seconds_in_words(median)} s" if median > 0 else f"at most {TIME_RESOLUTION:g} s"
+    label = f"{seconds_in_words(median)} s"
     # A logarithmic axis has no place for what begins and ends with the same time stamp.
-    drawn, median = seconds.replace(0, TIME_RESOLUTION), median or TIME_RESOLUTION
+    drawn = seconds.clip(lower=TIME_RESOLUTION)
     ax.plot(drawn, [position] * len(drawn), "o", ms=5, mfc="none", color=style["color"])
-    ax.plot(median, position, "|", ms=12, mew=2, color="black")
+    ax.plot(median, position, "|", ms=12, mew=2, color=INK)
     ax.annotate(
         label, (float(drawn.max()), position), (8, 0), textcoords="offset points", va="center",
         fontsize="x-small",

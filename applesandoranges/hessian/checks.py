@@ -1,7 +1,7 @@
 """Checks of a loss and its Hessian operator, before hours are spent on measuring it.
 
 Each check returns a :class:`CheckResult` that says what was found and, if it does not hold, what to
-do about it. :func:`run_checks` runs all of them (20a); :func:`check_operator` is the cheap
+do about it. :func:`each_check` runs all of them (20a); :func:`check_operator` is the cheap
 selection with which a measurement job starts (10c).
 """
 
@@ -19,15 +19,19 @@ from itertools import islice
 from typing import Any, ParamSpec
 
 import torch
+from humanfriendly import format_size
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from skerch.errors import NumericalError
+from skerch import heartbeat
+from skerch.errors import NumericalError, one_line
 from skerch.utils import gaussian_noise
 
-from ..app.config import one_line
+from ..problems.minibatch import tensors
 from ..problems.parameters import buffer_state, load_buffers, tensor_hash
+from .batches import num_points
+from .curvatures import BlockOperator
 from .loss import Loss
 
 P = ParamSpec("P")
@@ -71,6 +75,7 @@ def _check(name: str, remedy: str) -> Callable[[Callable[P, Found]], Callable[P,
     def decorate(function: Callable[P, Found]) -> Callable[P, CheckResult]:
         @functools.wraps(function)
         def check(*args: P.args, **kwargs: P.kwargs) -> CheckResult:
+            heartbeat.doing(f"checking {name}")
             try:
                 ok, detail, *own_remedy = function(*args, **kwargs)
             except (RuntimeError, ValueError) as error:  # e.g. out of memory
@@ -108,11 +113,14 @@ class _Seen:
 def _one_pass(loss: Loss, max_batches: int | None) -> Iterator[_Seen]:
     for X, y in islice(loss.data, max_batches):
         first, second = loss.net(X), loss.net(X)
-        tolerance = SAME * first.abs().max()
         # Not "<=": NaNs are not random, and another check finds them.
-        same = not bool((first - second).abs().max() > tolerance)
-        value = float(loss.criterion(first, y)) * len(y)
-        yield _Seen(tensor_hash(X), tensor_hash(y), value, len(y), same)
+        same = not any(
+            bool((a - b).abs().max() > SAME * a.abs().max())
+            for a, b in zip(tensors(first), tensors(second), strict=True)
+        )
+        size = num_points(X, y)
+        value = float(loss.criterion(first, y)) * size
+        yield _Seen(tensor_hash(*tensors(X)), tensor_hash(*tensors(y)), value, size, same)
 
 
 @_check("determinism", EVAL_MODE)
@@ -205,6 +213,17 @@ def _some(names: list[str]) -> str:
 def _vectors(operator: Any, num: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """Return Gaussian vectors that fit ``operator``, ``[D, num]``."""
     return gaussian_noise((operator.shape[1], num), seed=0, dtype=dtype, device=device)
+
+
+@_check("engines", "replace the layer, or give the loss, that the line names")
+def check_engines(operator: BlockOperator) -> Found:
+    """Check that at least one engine multiplies rightly, and say which; see :mod:`.vetting`."""
+    found = operator.plan.vetting
+    if found is None:
+        return True, "known to be right"
+    right = ", ".join(f"{name} (off by {found.errors[name]:.1g})" for name in found.right)
+    wrong = "".join(f"; {name} is left out: {reason}" for name, reason in found.wrong.items())
+    return True, f"right: {right}{wrong}"
 
 
 @_check("finite values", DIVERGED)
@@ -306,11 +325,12 @@ def check_memory(loss: Loss) -> Found:
     vector = sum(p.numel() for p in loss.params) * param.element_size()
     inner = 2000**2 * param.element_size()
     lines = [
-        f"{name} peak {_size(peak)} of {_size(there)}" for name, (peak, there) in peaks.items()
+        f"{name} peak {format_size(peak)} of {format_size(there)}"
+        for name, (peak, there) in peaks.items()
     ]
     lines += [
-        f"one vector {_size(vector)}",
-        f"stored sketch n_o=1000, n_i=2000: {_size(1000 * vector + inner)}",
+        f"one vector {format_size(vector)}",
+        f"stored sketch n_o=1000, n_i=2000: {format_size(1000 * vector + inner)}",
     ]
     ok = all(peak <= MEMORY_SHARE * there for peak, there in peaks.values())
     return ok, ", ".join(lines)
@@ -321,31 +341,28 @@ def _peak_rss() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.3g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.3g} GB"
-
-
 # ------------------------------------------------------------------------------ together
+
+
+def each_check(loss: Loss, operator: Any) -> Iterator[CheckResult]:
+    """Run one check after the other, as they are asked for; the network is left as it was."""
+    param, buffers = loss.params[0], buffer_state(loss.net)
+    try:
+        yield check_determinism(loss)
+        if not getattr(operator, "known", True):
+            yield check_engines(operator)
+        yield check_finite_values(loss, operator)
+        yield check_symmetry(operator, param.dtype, param.device)
+        yield check_agreement(loss, operator)
+        yield check_cost(loss, operator)
+        yield check_memory(loss)
+    finally:
+        load_buffers(loss.net, buffers)
 
 
 def run_checks(loss: Loss, operator: Any) -> list[CheckResult]:
     """Run all checks; nothing about the network is changed."""
-    param, buffers = loss.params[0], buffer_state(loss.net)
-    try:
-        return [
-            check_determinism(loss),
-            check_finite_values(loss, operator),
-            check_symmetry(operator, param.dtype, param.device),
-            check_agreement(loss, operator),
-            check_cost(loss, operator),
-            check_memory(loss),
-        ]
-    finally:
-        load_buffers(loss.net, buffers)
+    return list(each_check(loss, operator))
 
 
 def check_operator(operator: Any, loss: Loss, where: str) -> None:

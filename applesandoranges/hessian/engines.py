@@ -10,27 +10,30 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from curvlinops import HessianLinearOperator
 from torch import Tensor
 
+from skerch import heartbeat
 from skerch.budget import default_memory_budget
 from skerch.errors import InputError
 from skerch.ssrft import work_bytes as ssrft_bytes
 from skerch.utils import gaussian_noise
 
-from ..app.config import key
 from ..app.machine import budget_bytes
-from ..app.names import check_name
-from .memory import peak_bytes
+from ..app.spelling import check_name
+from .batches import num_points
+from .keys import MAX_VECTORS, ProductConfig
+from .peak_memory import peak_bytes
+from .vetting import Vetting, vet
 
-#: More vectors per product than this did not speed up any problem.
-MAX_VECTORS = 128
+if TYPE_CHECKING:
+    from .curvatures import BlockOperator
+
 #: A product does not take longer than about this, so that little is lost when a job is stopped.
 MAX_SECONDS = 60.0
 #: The trial that decides between the engines: with so many vectors, and if that takes less than so
@@ -45,30 +48,9 @@ NUM_SSRFTS = 2
 UNSEEN_WORK_SPACE = 1.25
 
 
-@dataclass(kw_only=True)
-class ProductConfig:
-    """Keys of the scripts that multiply with Hessians."""
-
-    MEMORY_BUDGET_GB: float | None = key(
-        "memory to use at most", None, shown="a quarter of the machine"
-    )
-    HVP_ENGINE: str = key("how to multiply: vmap, graph, or auto, the faster one of both", "auto")
-    VECTORS_PER_PRODUCT: int | None = key(
-        "vectors per product", None, shown=f"as many as fit, at most {MAX_VECTORS}"
-    )
-    ALLOW_TF32: bool = key("let GPUs round to TensorFloat-32: faster, 3 digits", False)
-
-    def product_settings(self, dim: int, device: torch.device) -> ProductSettings:
-        """Return how products are made beside the SSRFTs of a sketch of ``dim`` parameters."""
-        budget = budget_bytes(self.MEMORY_BUDGET_GB)
-        at_work, idle = (ssrft_bytes(dim, n, torch.float32, device) for n in (MAX_VECTORS, 1))
-        reserved = at_work + (NUM_SSRFTS - 1) * idle
-        return ProductSettings(self.HVP_ENGINE, self.VECTORS_PER_PRODUCT, max(0, budget - reserved))
-
-
 @dataclass(frozen=True)
 class ProductSettings:
-    """How products are made; see :class:`ProductConfig`.
+    """How products are made; see :class:`~.keys.ProductConfig`.
 
     Attributes:
         engine: ``auto`` or a key of :data:`ENGINES`.
@@ -87,6 +69,14 @@ class ProductSettings:
         check_name("HVP_ENGINE", self.engine, ("auto", *ENGINES))
         if self.vectors is not None and self.vectors < 1:
             raise InputError(f"VECTORS_PER_PRODUCT must be at least 1, got {self.vectors}")
+
+
+def product_settings(config: ProductConfig, dim: int, device: torch.device) -> ProductSettings:
+    """Return how products are made beside the SSRFTs of a sketch of ``dim`` parameters."""
+    budget = budget_bytes(config.MEMORY_BUDGET_GB)
+    at_work, idle = (ssrft_bytes(dim, n, torch.float32, device) for n in (MAX_VECTORS, 1))
+    reserved = at_work + (NUM_SSRFTS - 1) * idle
+    return ProductSettings(config.HVP_ENGINE, config.VECTORS_PER_PRODUCT, max(0, budget - reserved))
 
 
 class Memory(NamedTuple):
@@ -109,117 +99,59 @@ class ProductPlan:
         vectors: Vectors per product.
         seconds: For each engine that was timed, seconds per vector.
         memory: For each engine that was tried, what it needs.
+        vetting: Which engines are right, where that had to be found out.
     """
 
     engine: str
     vectors: int
     seconds: dict[str, float]
     memory: dict[str, Memory]
+    vetting: Vetting | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return the plan as it is logged."""
+        checked = {} if self.vetting is None else {"engine_checks": self.vetting.summary()}
         return {
             "engine": self.engine,
             "vectors_per_product": self.vectors,
             "seconds_per_product": self.seconds,
             "bytes": {name: memory._asdict() for name, memory in self.memory.items()},
-        }
+        } | checked
 
 
-class BlockHessian(HessianLinearOperator):
-    """CurvLinOps' Hessian operator, with a choice of engines and a memory budget.
-
-    Products with more columns than fit into the budget are made in parts.
-
-    Args:
-        arguments: Those of :class:`~curvlinops.HessianLinearOperator`.
-        settings: How products are made.
-        plan: The plan of an operator of the same sizes; without one, the first product makes one.
-        keywords: Those of :class:`~curvlinops.HessianLinearOperator`.
-    """
-
-    def __init__(
-        self,
-        *arguments: Any,
-        settings: ProductSettings | None = None,
-        plan: ProductPlan | None = None,
-        **keywords: Any,
-    ):
-        super().__init__(*arguments, **keywords)
-        self.settings = ProductSettings() if settings is None else settings
-        self._plan = plan
-
-    @property
-    def plan(self) -> ProductPlan:
-        """Engine and vectors per product."""
-        return self.make_plan() if self._plan is None else self._plan
-
-    def make_plan(self) -> ProductPlan:
-        """Choose engine and vectors per product by a trial on the first mini-batch.
-
-        Cost: for each engine, five products of that mini-batch and :data:`TRIAL_VECTORS` more;
-        where these are quick, a block of as many as products will have, and where that is quick
-        too, :data:`TRIAL_REPEATS` more such blocks. The first product does this if it was not done
-        before.
-
-        Raises:
-            InputError: If not even one vector fits into the budget.
-        """
-        self._plan = _make_plan(self)
-        return self._plan
-
-    def _matmat(self, M: list[Tensor]) -> list[Tensor]:
-        num, most = M[0].shape[-1], self.plan.vectors
-        if num <= most:
-            return ENGINES[self.plan.engine](self, M, self._loop_over_data())
-        result = _zeros_like(M)
-        for begin in range(0, num, most):
-            part = [m[..., begin : begin + most] for m in M]
-            product = ENGINES[self.plan.engine](self, part, self._loop_over_data())
-            for all_columns, some in zip(result, product, strict=True):
-                all_columns[..., begin : begin + most] = some
-        return result
-
-
-def _zeros_like(M: list[Tensor]) -> list[Tensor]:
+def zeros_like_columns(M: list[Tensor]) -> list[Tensor]:
     """Return zeros in whose memory each column of the matrix is contiguous."""
     return [m.new_zeros(m.shape[-1], *m.shape[:-1]).movedim(0, -1) for m in M]
 
 
-def multiply_vmap(H: BlockHessian, M: list[Tensor], data: Any) -> list[Tensor]:
-    """Multiply forward over reverse, all columns at once; CurvLinOps' own way."""
-    total = _zeros_like(M)
+def _with_shares(H: BlockOperator, data: Iterable[Any]) -> Iterator[tuple[Any, Any, float]]:
+    """Yield mini-batches and their shares in the loss, those without any left out."""
     for X, y in data:
         share = H._get_normalization_factor(X, y)
+        if share:
+            yield X, y, share
+
+
+def multiply_vmap(H: BlockOperator, M: list[Tensor], data: Iterable[Any]) -> list[Tensor]:
+    """Multiply forward over reverse, all columns at once; CurvLinOps' own way."""
+    total = zeros_like_columns(M)
+    for X, y, share in _with_shares(H, data):
         for a, b in zip(total, H._matmat_batch(X, y, M), strict=True):
             a.add_(b, alpha=share)
     return total
 
 
-def multiply_graph(H: BlockHessian, M: list[Tensor], data: Any) -> list[Tensor]:
+def multiply_graph(H: BlockOperator, M: list[Tensor], data: Iterable[Any]) -> list[Tensor]:
     """Multiply reverse over reverse, one column after the other through the same graph."""
-    total, params, num = _zeros_like(M), tuple(H._params), M[0].shape[-1]
-    for X, y in data:
-        share = H._get_normalization_factor(X, y)
-        with torch.enable_grad():
-            loss = share * H._loss_func(H._model_func(X), y)
-            gradient = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
-        # Where the loss is linear in a parameter, the gradient is a constant.
-        rows = [i for i, g in enumerate(gradient) if g.requires_grad]
-        for k in range(num if rows else 0):
-            columns = torch.autograd.grad(
-                [gradient[i] for i in rows],
-                params,
-                [M[i][..., k] for i in rows],
-                retain_graph=k + 1 < num,
-                materialize_grads=True,
-            )
+    total = zeros_like_columns(M)
+    for X, y, share in _with_shares(H, data):
+        for k, columns in enumerate(H.graph_columns(X, y, share, M)):
             for a, b in zip(total, columns, strict=True):
                 a[..., k].add_(b)
     return total
 
 
-Engine = Callable[[BlockHessian, list[Tensor], Any], list[Tensor]]
+Engine = Callable[["BlockOperator", list[Tensor], Iterable[Any]], list[Tensor]]
 
 #: Engines by name.
 ENGINES: dict[str, Engine] = {"vmap": multiply_vmap, "graph": multiply_graph}
@@ -228,17 +160,17 @@ ENGINES: dict[str, Engine] = {"vmap": multiply_vmap, "graph": multiply_graph}
 class _Trial:
     """Products with the first mini-batch alone, whose memory and time are measured."""
 
-    def __init__(self, H: BlockHessian):
+    def __init__(self, H: BlockOperator):
         self.H = H
-        self.batches = list(itertools.islice(H._loop_over_data(), 1))
-        self.points = H._batch_size_fn(self.batches[0][0])
+        self.batches = list(itertools.islice(H.batches(), 1))
+        self.points = num_points(*self.batches[0])
 
     def multiply(self, engine: str, num: int) -> None:
         H = self.H
         V = gaussian_noise((num, H.shape[1]), 0, dtype=H.dtype, device=H.device).T
         parts = zip(V.split(H._in_shape_flat), H._in_shape, strict=True)
         M = [v.reshape(*shape, num) for v, shape in parts]
-        torch.cat([m.flatten(0, -2) for m in ENGINES[engine](H, M, self.batches)])
+        torch.cat([m.reshape(-1, num) for m in H.multiply(engine, M, self.batches)])
 
     def memory(self, engine: str) -> Memory:
         # Not one vector: the last one frees a graph while it goes through it.
@@ -247,7 +179,7 @@ class _Trial:
             for num in (2, 3)
         )
         per_vector = max(0, round(three - two))
-        in_flight = IN_FLIGHT * self.H.shape[0] * torch.empty(0, dtype=self.H.dtype).element_size()
+        in_flight = IN_FLIGHT * self.H.shape[0] * self.H.dtype.itemsize
         return Memory(max(0, round(two) - 2 * per_vector), per_vector + in_flight)
 
     def seconds(self, engine: str, most: int) -> float:
@@ -268,9 +200,14 @@ class _Trial:
         return time.perf_counter() - begin
 
 
-def _make_plan(H: BlockHessian) -> ProductPlan:
-    settings, trial = H.settings, _Trial(H)
+def make_plan(H: BlockOperator) -> ProductPlan:
+    """Return the plan of :meth:`BlockOperator.make_plan`."""
+    settings = H.settings
     wanted = list(ENGINES) if settings.engine == "auto" else [settings.engine]
+    found = None if H.known else vet(H, tuple(ENGINES), wanted)
+    wanted = wanted if found is None else [e for e in wanted if e in found.right]
+    heartbeat.doing("trying how to multiply fastest")
+    trial = _Trial(H)
     room = _room(settings.budget, H.device)
     memory = {engine: trial.memory(engine) for engine in wanted}
     fitting = {engine: memory[engine].vectors_within(room) for engine in wanted}
@@ -282,7 +219,7 @@ def _make_plan(H: BlockHessian) -> ProductPlan:
     vectors = most[best]
     if settings.vectors is None:
         vectors = max(1, min(vectors, int(MAX_SECONDS / seconds[best])))
-    return ProductPlan(best, vectors, seconds, memory)
+    return ProductPlan(best, vectors, seconds, memory, found)
 
 
 def _room(budget: int, device: torch.device) -> int:
@@ -292,7 +229,7 @@ def _room(budget: int, device: torch.device) -> int:
     return min(budget, int(0.9 * free))
 
 
-def _too_small(H: BlockHessian, memory: Memory, points: int, room: int) -> InputError:
+def _too_small(H: BlockOperator, memory: Memory, points: int, room: int) -> InputError:
     message = (
         f"MEMORY_BUDGET_GB: one measurement of {H.shape[0]} parameters needs about "
         f"{sum(memory) / 1e9:.2g} GB with {points} data points per mini-batch, the budget leaves "

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
 from skerch.errors import NumericalError
 
 from ..app import events
 from ..app.log import JsonLog
+from ..app.screen import Bar
 from .background import BackgroundWriter, HostCopy
 from .recovery import Recovery
 
@@ -53,13 +51,9 @@ def measure(recovery: Recovery, missing: Sequence[int], log: JsonLog) -> None:
             recovery.write(idx, [array[row] for array in arrays])
             which = {"idx": idx, "meas_idx": idx, "with_outer": recovery.with_outer(idx)}
             log.info(events.MEASURED, where | which)
-        bar.update(len(block))
+        bar.advance(len(block))
 
-    with (
-        logging_redirect_tqdm([log.logger]),
-        tqdm(total=len(missing), desc="measuring", unit="hvp", disable=None) as bar,
-        BackgroundWriter() as writer,
-    ):
+    with Bar("measuring", "product", len(missing)) as bar, BackgroundWriter() as writer:
         for begin in range(0, len(missing), plan.vectors):
             block = missing[begin : begin + plan.vectors]
             for idx in block:

@@ -1,45 +1,41 @@
-"""The Nystrom approximation of a positive semi-definite Hessian, from one pass [TYUC2017]."""
+"""The damped Nystrom approximation of a Hessian, from one pass [NP2023]."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import contextmanager
+from functools import cached_property
 
-from skerch.core.rayleigh_ritz import solve_nystrom
+from skerch.core.nystrom import budget_beside_core, solve_nystrom
+from skerch.core.row_blocks import RowBlocks
 from skerch.results import Eigh
-from skerch.store.basis import new_block
 
 from ..app import events
-from .recovery import NUMPY_DTYPE, Stage
+from .recovery import Stage
 from .rounds import Krylov
 
 
 class Nystrom(Krylov):
-    """One round of products with an SSRFT; their orthonormal basis is written beside them.
+    """One round of products with an SSRFT, all of which are kept; nothing else is written."""
 
-    For Hessians without negative eigenvalues, as of a convex loss: it refuses others where they
-    show themselves.
-    """
+    @cached_property
+    def _streaming(self) -> int:
+        """Bytes for blocks of rows, beside the core."""
+        return budget_beside_core(self.store.budget, self.sizes.per_round)
+
+    def check(self) -> list[str]:
+        """See :meth:`Recovery.check`.
+
+        Raises:
+            InputError: Also if the core does not fit into the budget.
+        """
+        assert self._streaming
+        return super().check()
 
     @contextmanager
     def solved(self, stage: Stage) -> Iterator[Eigh]:
-        """Yield the leading eigenpairs.
-
-        Raises:
-            NumericalError: If the Hessian shows itself not to be positive semi-definite.
-        """
+        """Yield the leading eigenpairs."""
         stage(events.SOLVING)
-        with ExitStack() as stack:
-            products = stack.enter_context(self.merges["outer"].open())["data"]
-            (start,), _ = stack.enter_context(self._basis(0))
-            path = self._block_path(1)
-            file = stack.enter_context(new_block(path, self._block_identity(1)))
-
-            def create(width: int) -> Any:
-                return file.create_dataset("data", (self.sizes.dim, width), NUMPY_DTYPE)
-
-            yield solve_nystrom(
-                products, start, self.sizes.rank, create, self.store.budget,
-                self.recorded.problem.device,
-            )  # fmt: skip
+        with self.merges["outer"].open() as outer:
+            Y = RowBlocks(outer["data"], self._streaming, self.recorded.problem.device)
+            yield solve_nystrom(Y, self._psi(), self.sizes.rank)

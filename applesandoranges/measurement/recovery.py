@@ -7,6 +7,7 @@ A recovery is a class derived from :class:`Recovery`, a line in
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -18,21 +19,20 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from skerch import INNER_FMT, LO_FMT
+from skerch import heartbeat
 from skerch.core.krylov import BasisStep
 from skerch.errors import InputError, StoreError
 from skerch.results import Eigh
 from skerch.store.files import check_writable, differences
 from skerch.store.measurements import DistributedHDF5
+from skerch.store_names import ALL, INNER_FMT, LO_FMT, MERGED, kind_of_files
 
 from ..app.software import made_with
 from .merge import Merge
-from .recorded import RecordedHessian
+from .recorded_hessian import RecordedHessian
 from .sizes import DTYPE, Sizes
 
 NUMPY_DTYPE = np.dtype(DTYPE)
-#: What a merged file has in its name where others have the number of a measurement.
-MERGED = "MERGED"
 
 #: Told the name of each stage when it begins.
 Stage = Callable[[str], None]
@@ -59,7 +59,7 @@ class Store:
     @classmethod
     def in_directory(cls, directory: Path, flag: str, budget: int) -> Store:
         """Return the store in ``directory``, under the usual names."""
-        names = (DistributedHDF5.ALL, MERGED)
+        names = (ALL, MERGED)
         virtual, merged = (
             {fmt: directory / fmt.format(name) for fmt in (LO_FMT, INNER_FMT)} for name in names
         )
@@ -69,6 +69,10 @@ class Store:
     def directory(self) -> Path:
         """Where the outer measurements lie."""
         return self.virtual[LO_FMT].parent
+
+
+#: Of what a measurement was made with, that on which its rounding depends.
+WAYS = ("engine", "device", "tf32")
 
 
 class Recovery(ABC):
@@ -105,6 +109,12 @@ class Recovery(ABC):
         """What each measurement of the round carries."""
         return self.sizes.provenance(self.recorded.identity, self.recorded.seed)
 
+    @property
+    def seeds(self) -> dict[str, int]:
+        """Seeds of the test matrices, by the names that the provenance has for them."""
+        names = ("seed_phi", "seed_psi")
+        return {name: self.provenance[name] for name in names if name in self.provenance}
+
     # --- measure
 
     @abstractmethod
@@ -116,16 +126,25 @@ class Recovery(ABC):
         for fmt, shape in self.sizes.layout.items():
             path = self.store.virtual[fmt]
             if not path.is_file():
-                raise InputError(
-                    f"{path}: no such store; python -m skerch create_hdf5_layout makes one"
-                )
+                command = self._layout_command(shlex.quote(str(self.store.directory)))
+                raise InputError(f"{path}: no such store; {command} makes one")
             check_writable(path.parent)
-            found = DistributedHDF5.load_virtual(path)
+            found = DistributedHDF5.load_virtual(path).require_kind(kind_of_files(fmt))
             if found.shape != shape or found.dtype != NUMPY_DTYPE:
                 raise InputError(
-                    f"{path}: expected shape {shape} and dtype {NUMPY_DTYPE}, "
-                    f"found {found.shape} and {found.dtype}"
+                    f"{path}: expected shape {shape} and dtype {NUMPY_DTYPE}, found {found.shape} "
+                    f"and {found.dtype}; {self.recorded.size_in_words}; "
+                    f"{self._layout_command('NEW_DIRECTORY')} makes a store that fits"
                 )
+
+    def _layout_command(self, directory: str) -> str:
+        """Return the command that makes an empty store of these sizes in a directory."""
+        dim = self.recorded.dim
+        outer, inner = (self.sizes.layout.get(fmt, (0, 0))[1] for fmt in (LO_FMT, INNER_FMT))
+        return (
+            f"python -m skerch create_hdf5_layout --hdf5dir {directory} --dtype {NUMPY_DTYPE} "
+            f"--shape {dim},{dim} --outer {outer} --inner {inner} --sym"
+        )
 
     def check_indices(self, idxs: Sequence[int]) -> list[int]:
         """Return the indices sorted and once each.
@@ -169,23 +188,39 @@ class Recovery(ABC):
 
     def missing(self, idxs: Sequence[int]) -> list[int]:
         """Return those of ``idxs`` that are not measured."""
+        heartbeat.doing("looking which measurements are there")
         return [idx for idx in idxs if not self.is_measured(idx)]
 
     def write(self, idx: int, values: Sequence[np.ndarray]) -> None:
         """Write measurement ``idx``, one array for each format."""
         for path, array in zip(self.subpaths(idx), values, strict=True):
             if path is not None:
-                DistributedHDF5.write(path, array, self.store.flag, self.provenance, made_with())
+                software = made_with() | self.recorded.computed_with
+                DistributedHDF5.write(path, array, self.store.flag, self.provenance, software)
 
     # --- advance
 
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether nothing is left to measure in this round: the basis before it is invariant."""
-        return False
+    def begin(self) -> BasisStep | None:
+        """Make the vectors of the first round, where a start is given.
 
-    def advance(self) -> BasisStep | None:
+        Returns:
+            The small matrices of the step, or ``None`` if it was made before.
+
+        Raises:
+            InputError: If this recovery makes none.
+        """
+        raise InputError(f"RECOVERY={self.sizes.recovery} has no START")
+
+    @property
+    def ended(self) -> str | None:
+        """Why nothing is left to measure in this round, in words; ``None`` if something may be."""
+        return None
+
+    def advance(self, said: dict[str, Any] | None = None) -> BasisStep | None:
         """Make of the products of this round the vectors of the next one.
+
+        Args:
+            said: Written beside them.
 
         Returns:
             The small matrices of the step, or ``None`` if it was made before.
@@ -217,6 +252,19 @@ class Recovery(ABC):
         """
         return [doubt for merge in self.merges.values() for doubt in merge.check()]
 
+    def ways(self) -> dict[str, list[int]]:
+        """Return in which ways the measurements were computed, and which ones in each.
+
+        Engines, devices and TensorFloat-32, which may differ between the jobs of one Hessian;
+        known once :meth:`check` was called, unless all were merged before.
+        """
+        found: dict[str, list[int]] = {}
+        for merge in self.merges.values():
+            for idx, software in enumerate(merge.made_with):
+                way = ", ".join(f"{name} {software[name]}" for name in WAYS if name in software)
+                found.setdefault(way or "unknown", []).append(idx)
+        return {way: sorted(set(idxs)) for way, idxs in found.items()}
+
     @abstractmethod
     def solved(self, stage: Stage) -> AbstractContextManager[Eigh]:
         """Return a context that gives the eigenpairs, from the merged measurements."""
@@ -225,6 +273,7 @@ class Recovery(ABC):
         return Merge(
             virtual=self.store.virtual[fmt],
             monolithic=self.store.merged[fmt],
+            kind=kind_of_files(fmt),
             flag=self.store.flag,
             provenance=provenance,
             memory_budget=self.store.budget,

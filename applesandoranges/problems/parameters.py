@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,68 @@ def trainable(net: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in net.named_parameters() if p.requires_grad}
 
 
-def parameter_vector(net: nn.Module) -> Tensor:
-    """Return all trainable parameters as one vector, ``[D]``."""
-    return parameters_to_vector(trainable(net).values()).detach()
+def parameter_vector(net: nn.Module, names: Iterable[str] | None = None) -> Tensor:
+    """Return all trainable parameters, or those of some ``names``, as one vector, ``[D]``."""
+    own = trainable(net)
+    return parameters_to_vector(own[name] for name in (own if names is None else names)).detach()
+
+
+def parameter_shapes(net: nn.Module, names: Iterable[str] | None = None) -> dict[str, list[int]]:
+    """Return the shapes of all trainable parameters, or those of some ``names``, in their order."""
+    own = trainable(net)
+    return {name: list(own[name].shape) for name in (own if names is None else names)}
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "Norm" in type(module).__name__
+
+
+def _of_group(name: str, param: nn.Parameter, module: nn.Module) -> str:
+    if _is_norm(module):
+        return "norms"
+    return "biases" if "bias" in name.rpartition(".")[2] or param.ndim < 2 else "weights"
+
+
+def select(net: nn.Module, patterns: str) -> list[str]:
+    """Return the names of the trainable parameters that patterns choose, in their order.
+
+    Args:
+        net: The network.
+        patterns: Separated by commas, maybe in brackets: shell-style patterns of names
+            (``*.weight``) or of layers (``layer1``), or the groups ``weights``, ``biases`` and
+            ``norms`` (all of normalisations). Those with a leading ``-`` or ``!`` are left out of
+            what the others choose, which is all if there are no others.
+
+    Raises:
+        InputError: If a pattern matches nothing, or nothing is left.
+    """
+    own = trainable(net)
+    modules = dict(net.named_modules())
+    groups = {n: _of_group(n, p, modules[n.rpartition(".")[0]]) for n, p in own.items()}
+    text = patterns.strip()
+    inside = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    words = [word.strip().strip("'\"") for word in inside.split(",") if word.strip()]
+    chosen, left_out = set[str](), set[str]()
+    for word in words:
+        pattern = word.lstrip("-!")
+        found = {name for name in own if groups[name] == pattern or _matches(name, pattern)}
+        if not found:
+            some = ", ".join([*own][:5]) + (", ..." if len(own) > 5 else "")
+            raise InputError(f"PARAMETERS: {word!r} matches none of the parameters {some}")
+        if pattern == word:
+            chosen |= found
+        else:
+            left_out |= found
+    if all(word[0] in "-!" for word in words):
+        chosen = set(own)
+    names = [name for name in own if name in chosen - left_out]
+    if not names:
+        raise InputError(f"PARAMETERS={patterns}: no parameters are left")
+    return names
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
 def buffer_state(net: nn.Module) -> dict[str, Tensor]:
@@ -56,6 +116,13 @@ def load_buffers(net: nn.Module, buffers: Mapping[str, Tensor]) -> None:
         raise InputError(f"the recorded buffers are not those of the network: {wrong[:5]}")
     for name, value in buffers.items():
         own[name].copy_(value)
+
+
+def named_hash(tensors: Mapping[str, Tensor], text: str) -> str:
+    """Return a SHA-256 over named tensors, whatever their order, and a text."""
+    names = sorted(tensors)
+    labels = torch.frombuffer(bytearray(f"{names}{text}".encode()), dtype=torch.uint8)
+    return tensor_hash(labels, *(tensors[name] for name in names))
 
 
 def tensor_hash(*tensors: Tensor) -> str:

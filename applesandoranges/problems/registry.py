@@ -12,7 +12,7 @@ from torch import nn
 
 from skerch.errors import InputError
 
-from ..app.names import check_name
+from ..app.spelling import check_name
 from . import deepobs
 from .datasets import Transform
 
@@ -93,36 +93,24 @@ def _resnet(name: str) -> nn.Module:
     return getattr(models, name)(num_classes=1000)
 
 
-def _cifar(augmented: bool, **options: Any) -> ProblemSpec:
-    dataset = options["data"].lower()
-    augmentation = partial(deepobs.training_transform, dataset, augmented=True)
+def _cifar(
+    data: str, name: str, num_params: int, augmented: bool, l2: float | None = None, **options: Any
+) -> ProblemSpec:
+    """Return a problem of DeepOBS; ``options`` are those of its network."""
+    transform = partial(deepobs.training_transform, data.lower())
     return ProblemSpec(
-        transform=partial(deepobs.training_transform, dataset, augmented=False),
-        augmentation=augmentation if augmented else None,
-        **options,
-    )
-
-
-def _cifar10(augmented: bool, l2: float | None) -> ProblemSpec:
-    return _cifar(
-        augmented,
-        data="CIFAR10",
-        network=partial(deepobs.network, "cifar10_3c3d", num_outputs=10),
-        num_params=895_210,
-        deepobs="cifar10_3c3d",
+        data,
+        partial(deepobs.network, name, **options),
+        num_params,
+        partial(transform, augmented=False),
+        partial(transform, augmented=True) if augmented else None,
+        deepobs=name,
         l2=l2,
     )
 
 
-def _cifar100(augmented: bool) -> ProblemSpec:
-    return _cifar(
-        augmented,
-        data="CIFAR100",
-        network=partial(deepobs.network, "cifar100_allcnnc"),
-        num_params=1_387_108,
-        deepobs="cifar100_allcnnc",
-    )
-
+_cifar10 = partial(_cifar, "CIFAR10", "cifar10_3c3d", 895_210, num_outputs=10)
+_cifar100 = partial(_cifar, "CIFAR100", "cifar100_allcnnc", 1_387_108)
 
 PROBLEMS: dict[str, ProblemSpec] = {
     "mnist_mini": ProblemSpec("MNIST", net_mnist_mini, 7_030, _shrunk_to_tensor),
@@ -140,7 +128,7 @@ PROBLEMS: dict[str, ProblemSpec] = {
         _to_tensor,
         deepobs="fmnist_2c2d",
     ),
-    "cifar10_3c3d": _cifar10(augmented=True, l2=None),
+    "cifar10_3c3d": _cifar10(augmented=True),
     "cifar10det_3c3d": _cifar10(augmented=False, l2=0.1),
     "cifar100_allcnnc": _cifar100(augmented=True),
     "cifar100det_allcnnc": _cifar100(augmented=False),
@@ -193,4 +181,7 @@ def check_problem(name: str, where: str = "") -> None:
         raise InputError(
             f"problem{where} {name!r}: {REFUSED[name]}; there are {', '.join(PROBLEMS)}"
         )
-    check_name(f"problem{where}", name, PROBLEMS)
+    try:
+        check_name(f"problem{where}", name, PROBLEMS)
+    except InputError as error:
+        raise InputError(f"{error}; one of your own is a path that ends in .py") from None

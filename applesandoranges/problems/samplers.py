@@ -59,6 +59,19 @@ class EpochSampler(Sampler[int]):
         return len(self.indices) - self.start
 
 
+def balanced_sizes(labels: Tensor) -> tuple[int, int]:
+    """Return which sizes of :func:`balanced_indices` there are.
+
+    Args:
+        labels: Integer classes of all data points, ``[N]``.
+
+    Returns:
+        What they are multiples of, and the largest one.
+    """
+    counts = labels.unique(return_counts=True)[1]
+    return len(counts), len(counts) * int(counts.min())
+
+
 def balanced_indices(labels: Tensor, size: int) -> Tensor:
     """Return ``size`` indices with equally many of each class: its lowest ones, ascending.
 
@@ -69,17 +82,14 @@ def balanced_indices(labels: Tensor, size: int) -> Tensor:
     Raises:
         InputError: If ``size`` is not such a multiple or a class has too few data points.
     """
-    classes, counts = labels.unique(return_counts=True)
-    per_class, remainder = divmod(size, len(classes))
+    counts, (multiple, most) = labels.unique(return_counts=True)[1], balanced_sizes(labels)
+    per_class, remainder = divmod(size, multiple)
     if remainder or per_class < 1:
         raise InputError(
-            f"expected a positive multiple of {len(classes)} (the number of classes), got {size}"
+            f"expected a positive multiple of {multiple} (the number of classes), got {size}"
         )
-    if per_class > int(counts.min()):
-        raise InputError(
-            f"expected at most {int(counts.min()) * len(classes)} class-balanced data points, "
-            f"got {size}"
-        )
+    if size > most:
+        raise InputError(f"expected at most {most} class-balanced data points, got {size}")
     # A stable sort keeps the indices of each class ascending.
     order, starts = labels.argsort(stable=True), counts.cumsum(0) - counts
     positions = starts[:, None] + torch.arange(per_class)

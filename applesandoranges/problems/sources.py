@@ -10,7 +10,6 @@ import contextlib
 import gzip
 import importlib.util
 import io
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,16 +18,17 @@ import numpy as np
 import torch
 
 from skerch.errors import InputError
+from skerch.store.files import replacing
 from skerch.utils import gaussian_noise, randperm, uniform_noise
 
+from .data_files import NOTE_FILE, hash_bytes, hash_files, note_of
 from .datasets import (
     DATASETS,
-    NOTE_FILE,
     SYNTHETIC_FILE,
     data_folder,
     data_source,
     missing_file,
-    open_real,
+    open_hashed,
     synthetic_folder,
 )
 
@@ -60,8 +60,8 @@ def download(name: str, root: Path) -> str:
 
     target = data_folder(name, root)
     if missing_file(name, root) is None:
-        train, test = open_real(name, root)
-        source = data_source(name, target, len(train), len(test))
+        folder, train, test, files = open_hashed(name, root)
+        source = data_source(name, folder, len(train), len(test), files)
         if source == "full":
             return f"{name}: already there, {target}"
         raise InputError(f"{target} holds {source} data; remove it first or choose another root")
@@ -73,8 +73,13 @@ def download(name: str, root: Path) -> str:
                 getattr(torchvision.datasets, name)(aside, train=True, download=True)
         except (RuntimeError, OSError) as error:
             raise OSError(f"{name}: download failed: {error}") from error
+        folder, spec = data_folder(name, Path(aside)), DATASETS[name]
+        counts = {"num_train": spec.num_train, "num_test": spec.num_test}
+        files = hash_files(folder, (file for file in spec.files if (folder / file).is_file()))
+        note = note_of("full", counts, "downloaded through torchvision", files)
+        (folder / NOTE_FILE).write_bytes(note)
         target.parent.mkdir(parents=True, exist_ok=True)
-        data_folder(name, Path(aside)).rename(target)
+        folder.rename(target)
     return f"{name}: downloaded to {target}"
 
 
@@ -187,22 +192,27 @@ def _publish(
 ) -> str:
     """Write ``files`` and their note to ``target``, as a whole, unless they are there."""
     counts = {"num_train": len(train[1]), "num_test": len(test[1])}
-    note = json.dumps({"source": source, **counts, "origin": origin}, indent=1) + "\n"
-    files = files | {NOTE_FILE: note.encode()}
+    hashes = {name: hash_bytes(content) for name, content in files.items()}
+    note = note_of(source, counts, origin, hashes)
     if all(_same(target / name, content) for name, content in files.items()):
+        if not _same(target / NOTE_FILE, note):  # of an earlier version, without hashes
+            with replacing(target / NOTE_FILE) as aside:
+                aside.write_bytes(note)
         return f"already there: {target} ({source}, {counts})"
+    files = files | {NOTE_FILE: note}
     _check_free(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
-        aside.chmod(0o755)  # mkdtemp keeps others out, data are shared
+        folder.chmod(0o755)  # mkdtemp keeps others out, data are shared
         for name, content in files.items():
-            (aside / name).write_bytes(content)
-        aside.rename(target)
+            (folder / name).write_bytes(content)
+        folder.rename(target)
     except BaseException:
-        shutil.rmtree(aside)
+        shutil.rmtree(folder)
         raise
-    return f"written: {target} ({source}, {counts})"
+    there = ", ".join(f"{number:,} {split}" for split, number in counts.items())
+    return f"written: {target} ({source} images: {there.replace('num_', '')})"
 
 
 def _same(path: Path, content: bytes) -> bool:

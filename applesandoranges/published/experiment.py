@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 from skerch.errors import InputError
 
@@ -45,9 +47,11 @@ def run_differences(logs: LogSet, run: PublishedRun) -> list[str]:
         ("lr", run.lr if math.isclose(lr, run.lr, rel_tol=1e-4) else lr, run.lr),
         ("lr_schedule", made.get("sched_name"), None),
     )
-    return words + [
-        f"{name}={ours}, published {theirs}" for name, ours, theirs in settings if ours != theirs
-    ]
+    return words + _differing(settings)
+
+
+def _differing(settings: Iterable[tuple[str, Any, Any]]) -> list[str]:
+    return [f"{name}={ours}, published {other}" for name, ours, other in settings if ours != other]
 
 
 def sketch_differences(logs: LogSet, run: PublishedRun) -> list[str]:
@@ -66,9 +70,5 @@ def sketch_differences(logs: LogSet, run: PublishedRun) -> list[str]:
             ("NUM_OUTER", len(result.quantities.get("core_S", ())) or run.outer, run.outer),
             ("NUM_INNER", made.get("num_inner", inner) or run.inner, run.inner),
         )
-        words |= {
-            f"{name}={ours}, published {theirs}": None
-            for name, ours, theirs in settings
-            if ours != theirs
-        }
+        words |= dict.fromkeys(_differing(settings))
     return list(words)

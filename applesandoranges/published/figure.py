@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..figures.style import CHANCE, line_styles
+from ..figures.style import CHANCE, LIMITS, PUBLISHED, line_styles
 
 #: What is drawn of a Hessian: quantity, title, label of the differences.
 CURVES = (
@@ -24,10 +24,6 @@ CURVES = (
 LOSSES = {"train": ("train_loss", "H_train_loss"), "test": ("test_loss", "xv_loss", "H_test_loss")}
 #: Differences below this are drawn here: logarithmic axes have no zero.
 FLOOR = 1e-10
-PUBLISHED: dict[str, Any] = {
-    "marker": "o", "ms": 2.6, "color": "black", "linestyle": "none", "mew": 0, "zorder": 4,
-}  # fmt: skip
-LIMITS: dict[str, Any] = {"allowed": ":", "explained": "--"}
 
 
 def draw_comparison(rows: pd.DataFrame, title: str) -> Figure:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from ..app.names import check_name
+from ..app.spelling import check_name
 from ..problems.registry import PROBLEMS
 
 TABLES = Path(__file__).parent / "results"
@@ -23,7 +23,7 @@ TABLES = Path(__file__).parent / "results"
 OPTIMIZER, SEED = "SGD", 12345
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PublishedRun:
     """Settings of a published run.
 
@@ -62,27 +62,25 @@ class PublishedRun:
 RUNS = {
     run.problem: run
     for run in (
-        # Its masks are what topk left unsorted: sets of n_o parameters in no particular order.
         PublishedRun(
-            "mnist_mini", "MNIST", 500, 500, 0.3, 355, 710, ("train", "test"), True, False
+            problem="mnist_mini", data="MNIST", num_hessian=500, batch_size=500, lr=0.3,
+            outer=355, inner=710, splits=("train", "test"), exact=True,
+            ordered=False,  # what topk left unsorted: n_o parameters in no particular order
         ),
         PublishedRun(
-            "cifar10det_3c3d", "CIFAR-10", 500, 128, 0.022611, 1000, 2000, ("train", "test")
+            problem="cifar10det_3c3d", data="CIFAR-10", num_hessian=500, batch_size=128,
+            lr=0.022611, outer=1000, inner=2000, splits=("train", "test"),
         ),
-        PublishedRun("cifar100_allcnnc", "CIFAR-100", 1000, 256, 0.165791, 1000, 2000, ("test",)),
         PublishedRun(
-            "imagenetdet_resnet18",
-            "ImageNet",
-            5000,
-            150,
-            0.1,
-            1500,
-            3000,
-            ("test",),
-            batch_norm=True,
+            problem="cifar100_allcnnc", data="CIFAR-100", num_hessian=1000, batch_size=256,
+            lr=0.165791, outer=1000, inner=2000, splits=("test",),
+        ),
+        PublishedRun(
+            problem="imagenetdet_resnet18", data="ImageNet", num_hessian=5000, batch_size=150,
+            lr=0.1, outer=1500, inner=3000, splits=("test",), batch_norm=True,
         ),
     )
-}
+}  # fmt: skip
 
 
 @cache

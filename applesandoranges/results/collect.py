@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +17,29 @@ from skerch.errors import InputError
 
 from ..app import events
 from ..app.log import Event, Log, read_log
-from ..subspaces.chance import chance_level, chance_variance
+from ..app.verdicts import Verdict
+from ..subspaces.chance import chance_level
+from .names import ERROR_OF_RANK, by_present_names, errors_by_rank
 from .runs import Run, group_by_run
 
 #: Headers of result lines, with the split where the header says it.
 HEADERS = {events.RESULT: None} | {name: split for split, name in events.SPLIT_RESULTS.items()}
 #: Names of logs: ``<stamp>[<number of the script>_...``.
-LOG_NAME = re.compile(r"\[\d\d[a-z]_")
+#: Of a numbered script; 10e makes blocks, its logs hold no result.
+LOG_NAME = re.compile(r"\[(?!10e)\d\d[a-z]_")
 #: Headers of lines that a training writes.
 TRAINING_HEADERS = (events.EVAL_ROUND, events.TRAINING_BATCH, events.FINAL_EVALUATION)
-#: Names in published logs, and of earlier versions, and what they are called here.
-ALIASES = {
-    "frob_Qtop^2_mag": "frob_Qtop^2",
-    "frob_Qtop^2_best": "frob_Qbest^2",
-    "frob_Qtop^2_rand": "frob_Qrandom^2",
-    "eigvec_errors": "eigvec_resnorm",
-}
 #: Quantities that are lists of numbers.
 LISTS = {
     "core_S", "H_eigvals", "frob_Qtop^2", "frob_Qtop^2_mag", "frob_Qtop^2_best", "frob_Qbest^2",
     "H_frob_Qtop^2", "H_frob_Qbest^2", "largest_absparams", "scree_lower", "scree_upper",
+    "frob_Qtop^2_lowest", "frob_Qtop^2_highest", "eigval_errors_estimated", "z_scores", "num_tied",
+    "frob_Qchance^2", "frob_Qchance^2_std", "H_frob_Qchance^2", "H_frob_Qchance^2_std",
+    "frob_Qtied^2", "frob_Qtied^2_lowest", "frob_Qtied^2_highest", "layer_sizes", "layers_mask",
+    "layers_eigenspace", "layers_overlap",
 }  # fmt: skip
 #: Keys that say which Hessian a line is of, or explain it.
 WHERE = ("step", "H_test", "info")
-#: Error estimates of several ranks in one line, as published logs have them.
-ERROR_OF_RANK = re.compile(r"Frob\((H-)?H_(\d+)\)\^2")
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,7 @@ class HessianResult:
         exact: Comparisons with the exact eigendecomposition (12a), a body for each rank.
         recoveries: Recoveries at equal products (12a), a body for each method and number.
         angles: Principal angles with the mask, and with eigenspaces of other steps, a body each.
+        layers: What layers have of the mask, the eigenspace and the overlap, a body for each rank.
     """
 
     path: Path
@@ -71,6 +70,7 @@ class HessianResult:
     exact: list[dict[str, Any]] = field(default_factory=list)
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     angles: list[dict[str, Any]] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def run(self) -> str:
@@ -84,22 +84,19 @@ class HessianResult:
 
     @property
     def dim(self) -> int:
-        """Number of parameters ``D``.
+        """Number of parameters ``D`` that span the Hessian.
 
         Raises:
             InputError: If no log says it.
         """
+        if "num_selected_params" in self.quantities:
+            return self.quantities["num_selected_params"]
         if self.facts.dim is None:
             raise InputError(
                 f"{self.path}: no log of this run says num_params, so there is no chance level; "
                 "give NUM_PARAMS"
             )
         return self.facts.dim
-
-    @property
-    def data_source(self) -> str:
-        """Where the data are from, ``""`` if no log says it."""
-        return self.facts.data_source
 
     @property
     def label(self) -> str:
@@ -128,7 +125,14 @@ class HessianResult:
         return len(ascending) < 10 or ascending.sum() < len(ascending) - 1
 
     def overlap_table(self, quantity: str = "frob_Qtop^2") -> pd.DataFrame:
-        """Return ``k, overlap, chance, ratio, chance_std`` for every ``k``."""
+        """Return ``k, overlap, lowest, highest, chance, ratio, ..., known_within`` by ``k``.
+
+        Between ``lowest`` and ``highest`` lies the exact one; NaN where that was not estimated.
+        ``known_within`` is the relative error that the verdict vouches for, infinite beyond.
+        ``chance`` is the mean overlap of a random mask, ``chance_std`` its standard deviation and
+        ``z_score`` how many of these the overlap is above the mean, from the eigenvectors; both are
+        NaN for logs without them, such as published ones.
+        """
         curve = self.array(quantity)
         if len(curve) > self.dim:
             raise InputError(
@@ -136,17 +140,41 @@ class HessianResult:
                 "parameters of this run; check NUM_PARAMS"
             )
         k = torch.arange(1, len(curve) + 1)
+        judged = self.verdict if quantity == "frob_Qtop^2" else None
         chance = chance_level(k, self.dim).numpy()
         overlap = curve / k.numpy()
+        spread = f"{'H_' * quantity.startswith('H_')}frob_Qchance^2_std"
+        std = self._per_rank(spread)
         return pd.DataFrame(
             {
                 "k": k.numpy(),
                 "overlap": overlap,
+                "lowest": self._per_rank(f"{quantity}_lowest"),
+                "highest": self._per_rank(f"{quantity}_highest"),
                 "chance": chance,
                 "ratio": overlap / chance,
-                "chance_std": chance_variance(k, self.dim).sqrt().numpy(),
+                "chance_std": std,
+                "z_score": (overlap - chance) / std,
+                "known_within": [judged.error_at(i) if judged else np.nan for i in k.tolist()],
             }
         )
+
+    def _per_rank(self, quantity: str) -> np.ndarray | float:
+        """Return a logged ``k * value(k)`` as values, or NaN where logs do not have it."""
+        if quantity not in self.quantities:
+            return np.nan
+        values = self.array(quantity)
+        return values / np.arange(1, len(values) + 1)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on the recovery; ``None`` in logs without one, such as published ones."""
+        return Verdict.of(self.quantities)
+
+    @property
+    def num_tied(self) -> int:
+        """The most parameters that tie where a mask is cut; 0 if logs know of none."""
+        return int(max(self.quantities.get("num_tied", [0])))
 
     def take(self, body: dict[str, Any]) -> None:
         """Sort a result line into the lists."""
@@ -156,13 +184,17 @@ class HessianResult:
             self.angles.append(body)
         elif "principal_angles" in body:
             self.exact.append(body)
+        elif "layers_mask" in body:
+            self.layers.append(body)
+        elif "overlap_error" in body:  # with ACCURACY
+            self.quantities["overlap_error"] = body["overlap_error"]
         elif "K" in body:
             self.errors[:] = [b for b in self.errors if b["K"] != body["K"]] + [body]
         elif any(ERROR_OF_RANK.fullmatch(name) for name in body):
             known = {b["K"] for b in self.errors}
-            self.errors.extend(b for b in _errors_by_rank(body) if b["K"] not in known)
+            self.errors.extend(b for b in errors_by_rank(body) if b["K"] not in known)
         else:
-            self.quantities.update(_by_present_names(body))
+            self.quantities.update(by_present_names(body))
 
 
 @dataclass(frozen=True)
@@ -176,6 +208,7 @@ class LogSet:
         analysing: Logs with the results that count.
         left_out: What could not be read, or does not count, a line each.
         runs: All runs, each with its logs.
+        chosen: Which one of several analyses of a Hessian counts, a line each.
     """
 
     results: list[HessianResult]
@@ -184,26 +217,37 @@ class LogSet:
     analysing: list[Log]
     left_out: list[str]
     runs: list[tuple[Run, list[Log]]]
+    chosen: list[str] = field(default_factory=list)
+
+    def parts(self, by_recovery: bool) -> list[tuple[str, LogSet]]:
+        """Return a part for each run, and for each recovery if there are several, with labels."""
+        found = []
+        for run, _ in self.runs:
+            own = self.of_run(run)
+            names = list(dict.fromkeys(result.recovery for result in own.results))
+            if not by_recovery or len(names) < 2:
+                found.append((run.label, own))
+                continue
+            for name in names:
+                results = [result for result in own.results if result.recovery == name]
+                found.append((f"{run.label}, {name}", replace(own, results=results)))
+        return found
 
     def of_run(self, run: Run) -> LogSet:
         """Return what is of one run."""
         (own,) = (logs for other, logs in self.runs if other.key == run.key)
-
-        def only(logs: list[Log]) -> list[Log]:
-            return [log for log in logs if any(log is other for other in own)]
-
+        results = [result for result in self.results if result.run == run.key]
+        training, measuring, analysing = (
+            [log for log in logs if log in own]
+            for logs in (self.training, self.measuring, self.analysing)
+        )
         return LogSet(
-            [result for result in self.results if result.run == run.key],
-            only(self.training),
-            only(self.measuring),
-            only(self.analysing),
-            self.left_out,
-            [(run, own)],
+            results, training, measuring, analysing, self.left_out, [(run, own)], self.chosen
         )
 
     def run_of(self, log: Log) -> Run:
         """Return the run of a log."""
-        return next(run for run, logs in self.runs if any(log is other for other in logs))
+        return next(run for run, logs in self.runs if log in logs)
 
 
 def find_logs(where: str) -> list[Path]:
@@ -248,45 +292,58 @@ def read_logs(where: str, num_params: int | None = None) -> LogSet:
     analysing = [log for log in logs if any(log.bodies(header) for header in HEADERS)]
     measuring = [log for log in logs if any(events.MEASURING in e.text for e in log.events)]
     for log in logs:
-        if not any(log is other for part in (training, analysing, measuring) for other in part):
+        if log not in [*training, *analysing, *measuring]:
             left_out.append(f"{log.path}: has no result, evaluation or measurement")
     if not (training or analysing or measuring):
         raise InputError(left_out[-1])
     runs = group_by_run(logs, num_params)
     results: list[HessianResult] = []
+    chosen: list[str] = []
     for run, own in runs:
-        mine = [log for log in own if any(log is other for other in analysing)]
-        results += _collect(run, mine, left_out)
+        mine = [log for log in own if log in analysing]
+        results += _collect(run, mine, left_out, chosen)
     counting = {result.path for result in results}
     analysing = [log for log in analysing if log.path in counting]
-    return LogSet(results, training, measuring, analysing, left_out, runs)
+    return LogSet(results, training, measuring, analysing, left_out, runs, chosen)
 
 
-def _collect(run: Run, logs: Sequence[Log], left_out: list[str]) -> list[HessianResult]:
+def _collect(
+    run: Run, logs: Sequence[Log], left_out: list[str], chosen: list[str]
+) -> list[HessianResult]:
     """Return the results of a run; of several analyses of one Hessian the last complete one.
 
-    Where none is complete, what the last one has counts. What does not count is said.
+    The last one is the one that was begun last, by the time in the log. Where none of published
+    form is complete, what the last one has counts. What does not count is said.
     """
-    chosen: dict[tuple[str, int, str], HessianResult] = {}
-    complete: set[tuple[str, int, str]] = set()
-    for log in sorted(logs, key=lambda log: log.events[0].time):
+    found: dict[tuple[str, int, str], list[tuple[bool, HessianResult, Event]]] = {}
+    for log in sorted(logs, key=lambda log: (log.events[0].time, str(log.path))):
         for result in _results(run, log, left_out):
-            key = result.split, result.step, result.recovery
             whole = _is_complete(log, result)
             if not whole:
                 left_out.append(f"{result.path}: the analysis of {result.label} did not end")
-                if key in complete:
-                    continue
-            elif key in complete:
-                left_out.append(f"{chosen[key].path}: a later analysis of {result.label} counts")
-            chosen[key] = result
-            complete |= {key} if whole else set()
-    return sorted(chosen.values(), key=lambda r: (r.split != "train", r.step, r.recovery))
+            if whole or not _is_ours(log):
+                key = result.split, result.step, result.recovery
+                found.setdefault(key, []).append((whole, result, log.events[0]))
+    counting = []
+    for analyses in found.values():
+        complete = [item for item in analyses if item[0]]
+        *others, (_, last, begin) = complete or analyses
+        counting.append(last)
+        left_out += [
+            f"{other.path}: a later analysis of {other.label} counts" for _, other, _ in others
+        ]
+        if others:
+            zone = "UTC" if begin.has_offset else "by its clock, whose time zone it does not say"
+            chosen.append(
+                f"{run.label}, {last.label}: of {len(others) + 1} analyses that which was begun "
+                f"last, on {begin.time:%Y-%m-%d %H:%M:%S} {zone}: {last.path.name}"
+            )
+    return sorted(counting, key=lambda r: (r.split != "train", r.step, r.recovery))
 
 
 def _results(run: Run, log: Log, left_out: list[str]) -> list[HessianResult]:
     config = next(iter(log.bodies(events.CONFIG)), {})
-    recovery = str(config.get("RECOVERY") or "seigh")
+    recovery = ", ".join([str(config.get("RECOVERY") or "seigh"), *_other_curvature(config)])
     found: dict[tuple[str, int], HessianResult] = {}
     for event in log.events:
         if event.header not in HEADERS:
@@ -300,6 +357,13 @@ def _results(run: Run, log: Log, left_out: list[str]) -> list[HessianResult]:
         result = found.setdefault(where, HessianResult(log.path, run, where[1], where[0], recovery))
         result.take({name: v for name, v in event.body.items() if name not in WHERE})
     return list(found.values())
+
+
+def _other_curvature(config: dict[str, Any]) -> list[str]:
+    """Return what tells the curvature of a log from the Hessian of all parameters."""
+    curvature, parameters = config.get("CURVATURE"), config.get("PARAMETERS")
+    other = [curvature] if curvature not in (None, "hessian") else []
+    return [*other, *([f"of {parameters}"] if parameters else [])]
 
 
 def _which_hessian(event: Event, config: dict[str, Any]) -> tuple[str, int] | None:
@@ -327,29 +391,10 @@ def _is_complete(log: Log, result: HessianResult) -> bool:
 
     Logs of 10d of this project say so in their last line; published ones have no such line.
     """
-    ours = any("made_with" in body for body in log.bodies(events.GLOBALS))
-    if ours and log.bodies(events.RESULT):
+    if _is_ours(log) and log.bodies(events.RESULT):
         return any(event.text == events.ANALYSED for event in log.events)
     return "frob_Qtop^2" in result.quantities
 
 
-def _by_present_names(body: dict[str, Any]) -> dict[str, Any]:
-    body = {ALIASES.get(name, name): value for name, value in body.items()}
-    largest: Iterable[Any] = body.get("largest_absparams", ())
-    if not all(isinstance(value, int) for value in largest):
-        # Before version 0.2 their magnitudes stood under this name.
-        body["largest_absparams_magnitudes"] = body.pop("largest_absparams")
-    return body
-
-
-def _errors_by_rank(body: dict[str, Any]) -> list[dict[str, Any]]:
-    ranks = sorted({int(m[2]) for name in body if (m := ERROR_OF_RANK.fullmatch(name))})
-    return [
-        {
-            "K": k,
-            "Frob(H)^2": body["Frob(H)^2"],
-            "Frob(H_K)^2": body[f"Frob(H_{k})^2"],
-            "Frob(H-H_K)^2": body[f"Frob(H-H_{k})^2"],
-        }
-        for k in reversed(ranks)
-    ]
+def _is_ours(log: Log) -> bool:
+    return any("made_with" in body for body in log.bodies(events.GLOBALS))

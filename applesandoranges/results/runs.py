@@ -53,11 +53,16 @@ def group_by_run(logs: Sequence[Log], num_params: int | None = None) -> list[tup
     Raises:
         InputError: If logs of one run contradict each other about the number of parameters.
     """
-    identity = {_directory(log): _identity(log) for log in logs if _identity(log)}
+    identities: dict[str, set[str]] = {}
+    for log in logs:
+        if own := _identity(log):
+            identities.setdefault(_directory(log), set()).add(own)
     groups: dict[str, list[Log]] = {}
     for log in logs:
         directory = _directory(log)
-        key = _identity(log) or identity.get(directory) or directory
+        # A name that several runs have says nothing.
+        (*ambiguous, known) = sorted(identities.get(directory, ())) or [""]
+        key = _identity(log) or ("" if ambiguous else known) or directory
         groups.setdefault(key, []).append(log)
     runs = [_describe(key, part, num_params) for key, part in groups.items()]
     labels = _labels(runs)
@@ -128,10 +133,11 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         f"{text}, {run.directory.split('__')[-1]}" for text, run in zip(short, runs, strict=True)
     ]
     whole = [f"{text}, {run.directory}" for text, run in zip(short, runs, strict=True)]
+    keyed = [f"{text}, run {run.key[:8]}" for text, run in zip(whole, runs, strict=True)]
     return [
         next(
-            (labels[i] for labels in (short, with_suffix) if labels.count(labels[i]) == 1),
-            whole[i],
+            (labels[i] for labels in (short, with_suffix, whole) if labels.count(labels[i]) == 1),
+            keyed[i],
         )
         for i in range(len(runs))
     ]

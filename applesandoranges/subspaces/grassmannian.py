@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.linalg import svdvals
 from tqdm import tqdm
 
 from skerch.errors import InputError
 
+from .angles import mask_angles, masks_angles, principal_angles
 from .chance import chance_level, chance_variance
 
 #: Kinds of random pairs: a Haar-distributed subspace (O) or a random mask of coordinates (B).
@@ -45,43 +45,6 @@ def random_mask(dim: int, k: int, rng: np.random.Generator) -> np.ndarray:
 def mask_basis(mask: np.ndarray) -> np.ndarray:
     """Return the basis of a mask: the columns of the identity that it chooses, ``[D, k]``."""
     return np.eye(len(mask))[:, mask]
-
-
-def _angles(cosines: np.ndarray, sines: np.ndarray) -> np.ndarray:
-    # Cosines lose small angles, sines lose large ones; together they lose neither, and a cosine
-    # that rounding took beyond 1 does no harm.
-    sines = np.pad(sines, (0, len(cosines) - len(sines)))
-    return np.arctan2(np.sort(sines), np.sort(cosines)[::-1])
-
-
-def principal_angles(A: np.ndarray, B: np.ndarray) -> np.ndarray:
-    """Return the principal angles of two orthonormal bases ``[D, k]``, ascending, ``[k]``.
-
-    Cosines are the singular values of ``A^T B``, sines those of ``(I - A A^T) B`` (Björck and
-    Golub 1973).
-
-    Raises:
-        InputError: If the shapes differ.
-    """
-    if A.shape != B.shape or A.ndim != 2:
-        raise InputError(f"expected two bases of one shape [D, k], got {A.shape} and {B.shape}")
-    M = A.T @ B
-    return _angles(svdvals(M), svdvals(B - A @ M))
-
-
-def mask_angles(A: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the principal angles of a basis ``[D, k]`` and a mask of ``k`` coordinates.
-
-    Cosines and sines are the singular values of the rows inside and outside of the mask.
-    """
-    inside, outside = A[mask], A[~mask]
-    return _angles(svdvals(inside), svdvals(outside) if len(outside) else np.zeros(0))
-
-
-def masks_angles(mask: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the principal angles of two masks: 0 for each common coordinate, else pi/2."""
-    common, k = int((mask & other).sum()), int(mask.sum())
-    return np.repeat([0.0, np.pi / 2], [common, k - common])
 
 
 def random_angles(case: str, dim: int, k: int, rng: np.random.Generator) -> np.ndarray:

@@ -23,9 +23,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from skerch.errors import StoreError
-from skerch.store.files import own_dataset, reading, replacing, reserve_space
+from skerch.store.files import create_h5, own_dataset, reading, replacing, reserve_space
 
-from ..problems.parameters import tensor_hash
+from ..problems.parameters import named_hash
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class TrainingState:
             "python_random": random.getstate(),
             "numpy_random": np.random.get_state(legacy=False),
         }
-        with replacing(path, durable=True) as aside, h5py.File(aside, "w") as file:
+        with replacing(path, durable=True) as aside, create_h5(aside) as file:
             reserve_space(file, sum(value.nbytes for value in tensors.values()))
             for name, value in tensors.items():
                 file[name] = value.detach().cpu().numpy()
             file.attrs["facts"] = text = json.dumps(facts, default=lambda array: array.tolist())
-            file.attrs["sha256"] = _hash(tensors, text)
+            file.attrs["sha256"] = named_hash(tensors, text)
 
     def load(self, path: Path, run_id: str) -> int:
         """Set everything to the state of a checkpoint and return its step.
@@ -74,7 +74,7 @@ class TrainingState:
             file.visititems(lambda name, item: names.append(name) if _is_dataset(item) else None)
             tensors = {name: torch.as_tensor(own_dataset(file, name)[()]) for name in names}
             text = str(file.attrs.get("facts"))
-            intact = file.attrs.get("sha256") == _hash(tensors, text)
+            intact = file.attrs.get("sha256") == named_hash(tensors, text)
         if not intact:
             raise StoreError(f"{path}: the checkpoint is damaged; start the training anew")
         facts = json.loads(text)
@@ -122,9 +122,3 @@ def _set_generators(states: dict[str, Tensor]) -> None:
     for number in range(torch.cuda.device_count()):
         if f"cuda{number}" in states:
             torch.cuda.set_rng_state(states[f"cuda{number}"], number)
-
-
-def _hash(tensors: dict[str, Tensor], text: str) -> str:
-    names = sorted(tensors)
-    labels = torch.frombuffer(bytearray(f"{names}{text}".encode()), dtype=torch.uint8)
-    return tensor_hash(labels, *(tensors[name] for name in names))

@@ -1,309 +1,51 @@
-"""Training with recorded steps, shared by 10a and 12a."""
+"""The training loop of 10a and 12a: updates, evaluations, recorded steps, checkpoints."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import secrets
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
-from skerch.errors import InputError, NumericalError
+from skerch.errors import NumericalError
 
-from .. import REPOSITORY
 from ..app import events
-from ..app.config import key
-from ..app.log import JsonLog, Log, as_logged, file_stamp, read_log
-from ..app.machine import default_device, parse_device
-from ..app.software import made_with
-from ..problems.parameters import buffer_state, load_buffers, trainable
-from ..problems.problem import Batch, Problem, build_problem
+from ..app.screen import Bar
+from ..hessian.loss import Loss
+from ..hessian.means import weight_of
+from ..problems.minibatch import num_points
+from ..problems.parameters import buffer_state, load_buffers
+from ..problems.problem import Batch, DeviceBatches, Problem
 from .checkpoints import TrainingState
 from .optimisers import make_optimizer, make_schedule
-from .settings import TrainingSettings, load_settings
-
-#: Keys in which a training that goes on may differ from its beginning: where things are, and what
-#: is looked at without changing it.
-FREE_KEYS = {
-    "OBS_DATASETS", "DEVICE", "OUTPUT_DIR", "OUTDIR_SUFFIX", "TUNING_CONF", "RESUME", "WITH_EVAL",
-}  # fmt: skip
-#: Validation points of a full data set, of whatever kind, before GLOBALS said how many there are.
-FORMER_NUM_VALID = 10_000
-#: Values of ``matrix`` in HDF5 lines of earlier versions, and what they are called now.
-FORMER_MATRICES = {
-    "params": "batch_parameters",
-    "gradients_train": "train_gradient",
-    "gradients_test": "test_gradient",
-}
-
-DEFAULT_SETTINGS = REPOSITORY / "config" / "basic_config.yaml"
-
-
-@dataclass
-class TrainingConfig:
-    """Keys that 10a and 12a have in common."""
-
-    OBS_DATASETS: str = key("directory with the data sets (see 09a)")
-    RECORD_STEPS: list[int] = key("steps to record, each before its update")
-    NUM_HESSIAN_DATAPOINTS: int = key("class-balanced data points per Hessian")
-    TUNING_CONF: str = key(
-        "settings per problem", str(DEFAULT_SETTINGS), shown="config/basic_config.yaml"
-    )
-    OPTIMIZER: str = key("an optimiser that the settings have", "SGD")
-    PROBLEM: str = key("a problem that the settings have", "mnist_mini")
-    RANDOM_SEED: int = key(
-        "seed of data split, initialisation and training",
-        lambda: secrets.randbelow(2**31),
-        "random",
-    )
-    MAX_STEPS: int | None = key("last training step", None, shown="all epochs")
-    DEVICE: str = key("cpu, cuda, cuda:1, ...", default_device, shown="cuda if available")
-    OUTPUT_DIR: str = key("where the run directory is made", "output")
-    OUTDIR_SUFFIX: str = key("appended to the name of the run directory", "")
-    WITH_EVAL: bool = key(
-        "evaluate all splits at the beginning of each epoch and at the end (costly for ImageNet)",
-        True,
-    )
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """A training that is ready to start; nothing was written yet but its directory.
-
-    ``total_steps`` updates are made; a recorded step is the state before its update, and
-    ``total_steps`` itself the state after the last one.
-    """
-
-    run_id: str
-    run_dir: Path
-    stamp: str
-    problem: Problem
-    settings: TrainingSettings
-    seed: int
-    record_steps: tuple[int, ...]
-    total_steps: int
-    num_hessian: int
-    log: JsonLog
-    with_eval: bool = True
-    logged: set[tuple[str, ...]] = field(default_factory=set)
-
-    def log_once(self, header: str, body: dict[str, Any]) -> None:
-        """Log an event of a step, unless the log has it from before the training was resumed."""
-        event = _event_key(header, body)
-        if event not in self.logged:
-            self.log(header, body)
-            self.logged.add(event)
-
-
-def _event_key(header: str, body: dict[str, Any]) -> tuple[str, ...]:
-    matrix = str(body.get("matrix"))
-    return header, str(body.get("global_step")), FORMER_MATRICES.get(matrix, matrix)
-
-
-def prepare_run(config: TrainingConfig, script: str, resume: Path | None = None) -> TrainingRun:
-    """Check everything, build the problem, make the run directory and log CONFIG and GLOBALS.
-
-    Args:
-        config: The keys.
-        script: Whose log it is.
-        resume: Run directory of a training by the same keys that goes on.
-
-    Raises:
-        InputError: If anything about the configuration cannot work, or is not that of the training
-            that should go on; nothing is written then.
-    """
-    earlier = None if resume is None else _earlier_log(resume, script, config)
-    settings = load_settings(Path(config.TUNING_CONF), config.PROBLEM, config.OPTIMIZER)
-    device = parse_device(config.DEVICE)
-    if not 0 <= config.RANDOM_SEED < 2**32 - 10**8:
-        raise InputError(f"RANDOM_SEED must lie in [0, 2^32 - 10^8), got {config.RANDOM_SEED}")
-    problem = build_problem(
-        config.PROBLEM,
-        Path(config.OBS_DATASETS).expanduser(),
-        config.RANDOM_SEED,
-        settings.batch_size,
-        device,
-    )
-    all_steps = settings.num_epochs * problem.steps_per_epoch
-    if config.MAX_STEPS is not None and config.MAX_STEPS < 0:
-        raise InputError(f"MAX_STEPS must be at least 0, got {config.MAX_STEPS}")
-    total = all_steps if config.MAX_STEPS is None else min(all_steps, config.MAX_STEPS + 1)
-    steps = tuple(sorted(set(config.RECORD_STEPS)))
-    last = total if total == all_steps else total - 1
-    beyond = [step for step in steps if not 0 <= step <= last]
-    if beyond or not steps:
-        raise InputError(
-            f"RECORD_STEPS must be some of 0 ... {last} (this training has {settings.num_epochs} "
-            f"epochs of {problem.steps_per_epoch} steps, MAX_STEPS={config.MAX_STEPS}), "
-            f"got {beyond or 'none'}"
-        )
-    subsets = {
-        split: problem.hessian_subset(split, config.NUM_HESSIAN_DATAPOINTS)
-        for split in ("train", "test")
-    }
-    if "/" in config.OUTDIR_SUFFIX or "\0" in config.OUTDIR_SUFFIX:
-        raise InputError(f"OUTDIR_SUFFIX is part of a file name, got {config.OUTDIR_SUFFIX!r}")
-    hashes = {
-        split: subset_hash(problem.deterministic_data(split), idxs)
-        for split, idxs in subsets.items()
-    }
-    if earlier is None:
-        run_id, stamp = uuid.uuid4().hex, file_stamp()
-        name = f"{stamp}__{config.PROBLEM}__{config.RANDOM_SEED}"
-        if config.OUTDIR_SUFFIX:
-            name += f"__{config.OUTDIR_SUFFIX}"
-        run_dir = Path(config.OUTPUT_DIR).expanduser() / name
-        log = JsonLog(run_dir / f"{stamp}[{script}].log")
-    else:
-        run_id, stamp = earlier.first(events.GLOBALS)["run_id"], earlier.path.name.partition("[")[0]
-        run_dir, log = earlier.path.parent, JsonLog(earlier.path, resume=True)
-    run = TrainingRun(
-        run_id, run_dir, stamp, problem, settings, config.RANDOM_SEED, steps, total,
-        config.NUM_HESSIAN_DATAPOINTS, log, config.WITH_EVAL,
-    )  # fmt: skip
-    run_globals = _globals(run, config, subsets, hashes)
-    if earlier is None:
-        run_dir.mkdir(parents=True)
-        log(events.CONFIG, asdict(config))
-        log(events.GLOBALS, run_globals)
-    else:
-        # What earlier versions did not log, or logged in another way, and what it was then.
-        former = {"num_valid": problem.num_valid(FORMER_NUM_VALID), "sched_hpars": None}
-        _check_same(earlier, events.GLOBALS, run_globals, {"run_dir", "made_with"}, former)
-        run.logged.update(_event_key(event.header, event.body) for event in earlier.events)
-        log.info(events.RESUMED, {"log": log.path})
-    return run
-
-
-def finished_log(run_dir: Path, script: str) -> Path | None:
-    """Return the log of the training in ``run_dir`` if that is done.
-
-    Raises:
-        InputError: If there is no such training.
-    """
-    log = _log_of(run_dir, script)
-    return log.path if any(event.text == events.TRAINING_DONE for event in log.events) else None
-
-
-def _log_of(run_dir: Path, script: str) -> Log:
-    logs = [path for path in run_dir.glob("*.log") if path.name.endswith(f"[{script}].log")]
-    if len(logs) != 1:
-        found = [path.name for path in logs]
-        raise InputError(f"{run_dir}: expected the log of one training by {script}, found {found}")
-    return read_log(logs[0])
-
-
-def _earlier_log(run_dir: Path, script: str, config: TrainingConfig) -> Log:
-    """Return the log of the training in ``run_dir``, which must have the keys of ``config``."""
-    log = _log_of(run_dir, script)
-    _check_same(log, events.CONFIG, asdict(config), FREE_KEYS)
-    return log
-
-
-def _check_same(
-    log: Log,
-    header: str,
-    expected: dict[str, Any],
-    ignore: set[str],
-    former: dict[str, Any] | None = None,
-) -> None:
-    """Raise :class:`InputError` unless the log's first ``header`` body is ``expected``.
-
-    ``former`` says what stands for keys that the log lacks or has as an empty dictionary.
-    """
-    found = log.first(header)
-    for name, value in as_logged(expected).items():
-        there = found.get(name)
-        if there in (None, {}):
-            there = (former or {}).get(name, there)
-        if name not in ignore and there != value:
-            raise InputError(
-                f"{log.path}: is of another training: {name} was {there!r}, now {value!r}"
-            )
-
-
-def _globals(
-    run: TrainingRun, config: TrainingConfig, subsets: dict[str, Tensor], hashes: dict[str, str]
-) -> dict[str, Any]:
-    settings, params = run.settings, trainable(run.problem.net)
-    return {
-        "run_id": run.run_id,
-        "run_dir": str(run.run_dir),
-        "made_with": made_with(),
-        "data_source": run.problem.data.source,
-        "batch_size": settings.batch_size,
-        "num_epochs": settings.num_epochs,
-        "max_steps": config.MAX_STEPS,
-        "steps_per_epoch": run.problem.steps_per_epoch,
-        "num_valid": run.problem.num_valid(),
-        "opt_name": settings.opt_name,
-        "opt_hpars": settings.opt_hpars,
-        "sched_name": settings.sched_name,
-        "sched_hpars": settings.sched_hpars if settings.sched_name else None,
-        "param_shapes": [list(p.shape) for p in params.values()],
-        "num_params": sum(p.numel() for p in params.values()),
-        "H_train_idxs": subsets["train"],
-        "H_test_idxs": subsets["test"],
-        "H_train_sha256": hashes["train"],
-        "H_test_sha256": hashes["test"],
-        "record_steps": run.record_steps,
-    }
-
-
-def subset_hash(dataset: Dataset, idxs: Tensor) -> str:
-    """Return a SHA-256 over inputs and labels of a subset, in order."""
-    digest = hashlib.sha256()
-    for idx in idxs.tolist():
-        X, y = dataset[idx]
-        digest.update(X.numpy().tobytes())
-        digest.update(int(y).to_bytes(8, "little"))
-    return digest.hexdigest()
+from .run import TrainingRun
 
 
 @torch.no_grad()
-def evaluate(problem: Problem, which: str) -> tuple[float, float]:
-    """Return mean loss (with the L2 term) and accuracy on ``which`` evaluation set."""
+def evaluate(problem: Problem, which: str) -> tuple[float, float | None] | None:
+    """Return mean loss (with the L2 term) and accuracy on ``which`` evaluation set.
+
+    Returns:
+        ``None`` if the problem has no such set; ``None`` as accuracy if it has nothing to classify.
+    """
     problem.net.eval()
-    total, correct, count = 0.0, 0, 0
-    for X, y in problem.eval_loader(which):
-        X, y = X.to(problem.device), y.to(problem.device)
-        outputs = problem.net(X)
-        total += float(problem.criterion(outputs, y)) * len(y)
-        correct += int((outputs.argmax(1) == y).sum())
-        count += len(y)
-    return total / count + float(problem.regularization()), correct / count
-
-
-@torch.no_grad()
-def hessian_loss(problem: Problem, split: str, num_data: int) -> float:
-    """Return the mean loss (without the L2 term) on the Hessian subset of ``split``."""
-    problem.net.eval()
-    total = sum(
-        float(problem.criterion(problem.net(X), y)) * len(y)
-        for X, y in problem.hessian_data(split, num_data)
-    )
-    return total / num_data
-
-
-def hessian_gradient(problem: Problem, split: str, num_data: int) -> Tensor:
-    """Return the gradient of :func:`hessian_loss`, ``[D]``."""
-    problem.net.eval()
-    params = list(trainable(problem.net).values())
-    total: Tensor | float = 0.0
-    for X, y in problem.hessian_data(split, num_data):
-        loss = problem.criterion(problem.net(X), y) * (len(y) / num_data)
-        total = total + torch.cat([g.flatten() for g in torch.autograd.grad(loss, params)])
-    assert isinstance(total, Tensor)
-    return total
+    loader = problem.eval_loader(which)
+    if loader is None:
+        return None
+    total, weight, right, count = 0.0, 0.0, list[float | None](), 0
+    for X, y in DeviceBatches(loader, problem.device):
+        outputs, points = problem.net(X), num_points((X, y))
+        here = weight_of(problem.criterion, X, y)
+        total += float(problem.criterion(outputs, y)) * here if here else 0.0
+        weight += here
+        right.append(problem.num_right(outputs, y))
+        count += points
+    known = [number for number in right if number is not None]
+    accuracy = sum(known) / count if len(known) == len(right) else None
+    return total / weight + float(problem.regularization()), accuracy
 
 
 def _final_epoch(run: TrainingRun) -> int:
@@ -319,10 +61,13 @@ def _final_epoch(run: TrainingRun) -> int:
 def _log_evaluation(run: TrainingRun, header: str, epoch: int, step: int) -> None:
     """Evaluate all splits and log it, if that is wanted and not logged yet; epochs count from 1."""
     body: dict[str, Any] = {"epoch": epoch, "global_step": step}
-    if not run.with_eval or _event_key(header, body) in run.logged:
+    if not run.with_eval or run.has_logged(header, body):
         return
     for which, prefix in (("train_eval", "train"), ("valid", "xv"), ("test", "test")):
-        body[f"{prefix}_loss"], body[f"{prefix}_acc"] = evaluate(run.problem, which)
+        result = evaluate(run.problem, which)
+        if result is not None:
+            values = zip((f"{prefix}_loss", f"{prefix}_acc"), result, strict=True)
+            body |= {name: value for name, value in values if value is not None}
     run.log_once(header, body)
 
 
@@ -330,9 +75,97 @@ def _batches(problem: Problem, begin: int) -> Iterator[Batch]:
     """Yield the mini-batches of steps ``begin, begin + 1, ...`` without end."""
     epoch, skip = divmod(begin, problem.steps_per_epoch)
     while True:
-        for X, y in problem.train_loader(epoch, skip):
-            yield X.to(problem.device), y.to(problem.device)
+        yield from DeviceBatches(problem.train_loader(epoch, skip), problem.device)
         epoch, skip = epoch + 1, 0
+
+
+class _Training:
+    """A training under way: what is done at a step, in this order."""
+
+    def __init__(self, run: TrainingRun, on_record: Callable[[int], None], checkpoint: Path | None):
+        self.run, self.on_record, self.checkpoint = run, on_record, checkpoint
+        net, settings = run.problem.net, run.settings
+        self.optimizer = make_optimizer(settings, net.parameters())
+        total = settings.num_epochs * run.problem.steps_per_epoch
+        self.schedule = make_schedule(settings, self.optimizer, total)
+        self.state = TrainingState(net, self.optimizer, self.schedule)
+
+    def first_step(self) -> int:
+        """Return 0, or the step of the checkpoint, whose state is taken."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return 0
+        step = self.state.load(self.checkpoint, self.run.run_id)
+        self.run.log.info(events.FROM_CHECKPOINT, {"global_step": step})
+        return step
+
+    def save_if_due(self, step: int) -> None:
+        """Save the state at the beginning of an epoch, after a recorded step, and at the end."""
+        run = self.run
+        begins = step % run.problem.steps_per_epoch == 0
+        due = begins or step - 1 in run.record_steps or step == run.total_steps
+        if self.checkpoint is not None and due:
+            self.state.save(self.checkpoint, run.run_id, step)
+
+    def evaluate_if_due(self, step: int) -> None:
+        """Evaluate at the beginning of an epoch."""
+        epoch, position = divmod(step, self.run.problem.steps_per_epoch)
+        if position == 0:
+            _log_evaluation(self.run, events.EVAL_ROUND, epoch + 1, step)
+
+    def record(self, step: int) -> dict[str, float]:
+        """Record a step and return the losses of its Hessians; nothing if it is not recorded."""
+        run, problem = self.run, self.run.problem
+        if step not in run.record_steps:
+            return {}
+        problem.net.eval()
+        self.on_record(step)
+        return {
+            f"H_{split}_loss": float(Loss.of(problem, split, run.num_hessian).value())
+            for split in ("train", "test")
+        }
+
+    def forward(self, step: int, batch: Batch, losses: dict[str, float]) -> Tensor:
+        """Return the loss of a mini-batch; log it beside the losses of a recorded step."""
+        problem, (X, y) = self.run.problem, batch
+        problem.net.train()
+        loss = problem.criterion(problem.net(X), y)
+        batch_loss = loss.item()
+        if not math.isfinite(batch_loss):
+            raise NumericalError(f"training diverged: the loss of step {step} is {batch_loss}")
+        if losses:
+            epoch = step // problem.steps_per_epoch + 1
+            body = {"global_step": step, "epoch": epoch, "batch_loss": batch_loss, **losses}
+            lr = self.optimizer.param_groups[0]["lr"]
+            self.run.log_once(events.TRAINING_BATCH, body | {"lr": lr})
+        return loss
+
+    def update(self, loss: Tensor) -> None:
+        """Make the update."""
+        self.optimizer.zero_grad()
+        (loss + self.run.problem.regularization()).backward()
+        self.optimizer.step()
+        self.schedule.step()
+
+    def step(self, step: int, batches: Iterator[Batch]) -> None:
+        """Go through one step."""
+        self.save_if_due(step)  # before the mini-batch is drawn, which moves the generators
+        batch = next(batches)
+        self.evaluate_if_due(step)
+        # Recorded before the batch passes through the network, which moves BatchNorm's statistics.
+        losses = self.record(step)
+        self.update(self.forward(step, batch, losses))
+
+    def end(self, batches: Iterator[Batch]) -> None:
+        """Record the state after the last update, if that is wanted, with a batch of no update."""
+        run, step = self.run, self.run.total_steps
+        self.save_if_due(step)
+        if step in run.record_steps:
+            batch = next(batches)
+            losses = self.record(step)
+            buffers = buffer_state(run.problem.net)
+            self.forward(step, batch, losses)
+            load_buffers(run.problem.net, buffers)
+        _log_evaluation(run, events.FINAL_EVALUATION, _final_epoch(run), step)
 
 
 def train(
@@ -352,61 +185,11 @@ def train(
         NumericalError: If the loss is not finite any more.
         StoreError: If the checkpoint is damaged or of another run.
     """
-    problem, log = run.problem, run.log
-    optimizer = make_optimizer(run.settings, problem.net.parameters())
-    schedule = make_schedule(
-        run.settings, optimizer, run.settings.num_epochs * problem.steps_per_epoch
-    )
-    state = TrainingState(problem.net, optimizer, schedule)
-    begin = 0
-    if checkpoint is not None and checkpoint.exists():
-        begin = state.load(checkpoint, run.run_id)
-        log.info(events.FROM_CHECKPOINT, {"global_step": begin})
-    batches, end = _batches(problem, begin), run.total_steps
-    with (
-        logging_redirect_tqdm([log.logger]),
-        tqdm(total=end, initial=begin, desc="training", unit="step", disable=None) as bar,
-    ):
-        for step in range(begin, end + 1):
-            (epoch, position), recorded = (
-                divmod(step, problem.steps_per_epoch),
-                step in run.record_steps,
-            )
-            last = step == end
-            # Before the mini-batch is drawn, which moves the generators.
-            if checkpoint is not None and (position == 0 or step - 1 in run.record_steps or last):
-                state.save(checkpoint, run.run_id, step)
-            if last and not recorded:
-                break
-            X, y = next(batches)
-            if position == 0 and not last:
-                _log_evaluation(run, events.EVAL_ROUND, epoch + 1, step)
-            body: dict[str, Any] = {"global_step": step, "epoch": epoch + 1}
-            if recorded:
-                problem.net.eval()
-                # Before the batch passes through the network, which moves BatchNorm's statistics.
-                on_record(step)
-                losses = {
-                    f"H_{split}_loss": hessian_loss(problem, split, run.num_hessian)
-                    for split in ("train", "test")
-                }
-                buffers = buffer_state(problem.net)
-            problem.net.train()
-            loss = problem.criterion(problem.net(X), y)
-            batch_loss = loss.item()
-            if not math.isfinite(batch_loss):
-                raise NumericalError(f"training diverged: the loss of step {step} is {batch_loss}")
-            if recorded:
-                lr = optimizer.param_groups[0]["lr"]
-                run.log_once(
-                    events.TRAINING_BATCH, body | {"batch_loss": batch_loss} | losses | {"lr": lr}
-                )
-            if last:
-                load_buffers(problem.net, buffers)
-                break
-            optimizer.zero_grad()
-            (loss + problem.regularization()).backward()
-            optimizer.step()
-            schedule.step()
-            bar.update()
-    _log_evaluation(run, events.FINAL_EVALUATION, _final_epoch(run), end)
+    training = _Training(run, on_record, checkpoint)
+    begin, end = training.first_step(), run.total_steps
+    batches = _batches(run.problem, begin)
+    with Bar("training", "step", end, begin) as bar:
+        for step in range(begin, end):
+            training.step(step, batches)
+            bar.advance()
+        training.end(batches)

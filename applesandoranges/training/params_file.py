@@ -2,7 +2,8 @@
 
 ``data_idxs`` ``(2, entries)`` holds the first column of each entry and the one after its last;
 ``metadata`` one text per entry, the ``repr`` of a dictionary. Named tensors that belong to an entry
-but have other shapes (BatchNorm statistics) lie in ``extras/<entry>/``. A new entry is added to a
+but have other shapes (BatchNorm statistics) lie in ``extras/<entry>/``. ``sha256`` holds one hash
+per entry, over all that belongs to it; files of other tools have none. A new entry is added to a
 copy, which then replaces the file: whatever happens, the file holds whole entries only.
 """
 
@@ -20,8 +21,10 @@ import torch
 from torch import Tensor
 
 from skerch.errors import InputError, StoreError
-from skerch.store.files import own_dataset, reading, replacing, reserve_space
+from skerch.store.files import create_h5, own_dataset, reading, replacing, reserve_space
 from skerch.utils import check_finite
+
+from ..problems.parameters import named_hash
 
 #: Rows per chunk: large enough to read columns fast, small enough for any HDF5 cache.
 CHUNK_ROWS = 2**18
@@ -29,11 +32,21 @@ CHUNK_ROWS = 2**18
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: ``data`` ``[D, columns]``, metadata, and its named extras."""
+    """One entry.
+
+    Attributes:
+        data: ``[D, columns]``.
+        metadata: Which entry it is.
+        extras: Tensors of other shapes, by name.
+        sha256: Hash over all of that, as it was read.
+        is_verified: Whether the file has a hash of the entry, which is this one.
+    """
 
     data: Tensor
     metadata: dict[str, Any]
     extras: dict[str, Tensor]
+    sha256: str
+    is_verified: bool
 
 
 class IncrementalHDF5:
@@ -58,11 +71,12 @@ class IncrementalHDF5:
         numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
         if path.exists():
             raise InputError(f"{path}: exists already")
-        with replacing(path, durable=True) as aside, h5py.File(aside, "w") as file:
+        with replacing(path, durable=True) as aside, create_h5(aside) as file:
             chunks = (min(dim, CHUNK_ROWS), 1)
             file.create_dataset("data", (dim, 0), numpy_dtype, maxshape=(dim, None), chunks=chunks)
             file.create_dataset("data_idxs", (2, 0), "int64", maxshape=(2, None))
-            file.create_dataset("metadata", (0,), h5py.string_dtype(), maxshape=(None,))
+            for name in ("metadata", "sha256"):
+                file.create_dataset(name, (0,), h5py.string_dtype(), maxshape=(None,))
             for name, value in attributes.items():
                 file.attrs[name] = value
         return cls(path)
@@ -85,8 +99,8 @@ class IncrementalHDF5:
 
     def append(
         self, data: Tensor, metadata: dict[str, Any], extras: Mapping[str, Tensor] | None = None
-    ) -> None:
-        """Add ``data`` (``[D]`` or ``[D, columns]``) as a new entry.
+    ) -> str:
+        """Add ``data`` (``[D]`` or ``[D, columns]``) as a new entry and return its hash.
 
         Raises:
             NumericalError: If a value is NaN or infinite.
@@ -95,27 +109,28 @@ class IncrementalHDF5:
         columns = data[:, None] if data.ndim == 1 else data
         with replacing(self.path, durable=True) as aside:
             shutil.copyfile(self.path, aside)
-            self._append_to(aside, columns, metadata, extras or {})
+            return self._append_to(aside, columns, repr(metadata), extras or {})
 
     @staticmethod
-    def _append_to(
-        path: Path, columns: Tensor, metadata: dict[str, Any], extras: Mapping[str, Tensor]
-    ) -> None:
-        with h5py.File(path, "r+") as file:
+    def _append_to(path: Path, columns: Tensor, text: str, extras: Mapping[str, Tensor]) -> str:
+        sha256 = _hash(columns, text, extras)
+        with h5py.File(path, "r+", locking=False) as file:
             dataset, idxs, texts = (file[name] for name in ("data", "data_idxs", "metadata"))
             entry, begin = len(texts), dataset.shape[1]
             end = begin + columns.shape[1]
             chunks = -(-len(columns) // dataset.chunks[0]) * columns.shape[1]
             added = chunks * dataset.chunks[0] * dataset.dtype.itemsize
             reserve_space(file, added + sum(value.nbytes for value in extras.values()))
-            for name, value in extras.items():
-                file[f"extras/{entry}/{name}"] = value.detach().cpu().numpy()
+            for name, tensor in extras.items():
+                file[f"extras/{entry}/{name}"] = tensor.detach().cpu().numpy()
             dataset.resize(end, axis=1)
             dataset[:, begin:end] = columns.detach().cpu().numpy()
             idxs.resize(entry + 1, axis=1)
             idxs[:, entry] = begin, end
-            texts.resize(entry + 1, axis=0)
-            texts[entry] = repr(metadata)
+            for strings, value in ((texts, text), (file["sha256"], sha256)):
+                strings.resize(entry + 1, axis=0)
+                strings[entry] = value
+        return sha256
 
     def attributes(self) -> dict[str, str]:
         """Return the attributes of the file."""
@@ -143,6 +158,7 @@ class IncrementalHDF5:
 
         Raises:
             InputError: If there is none; the line lists what there is.
+            StoreError: If it does not match its hash.
         """
         metadata = self.metadata()
         matches = [i for i, found in enumerate(metadata) if wanted.items() <= found.items()]
@@ -150,12 +166,29 @@ class IncrementalHDF5:
             names = ", ".join(f"{name} {value}" for name, value in wanted.items())
             there = [found.get(next(iter(wanted))) for found in metadata]
             raise InputError(f"{self.path}: {names} was not recorded; there are {there}")
-        entry = matches[-1]
+        return self._entry(matches[-1], metadata)
+
+    def _entry(self, entry: int, metadata: list[dict[str, Any]]) -> Entry:
         with reading(self.path) as file:
+            text = own_dataset(file, "metadata").asstr()[entry]
             begin, end = own_dataset(file, "data_idxs")[:, entry]
             data = torch.from_numpy(own_dataset(file, "data")[:, begin:end])
             extras = {
                 name: torch.as_tensor(own_dataset(file, f"extras/{entry}/{name}")[()])
                 for name in file.get(f"extras/{entry}", {})
             }
-        return Entry(data, metadata[entry], extras)
+            expected = None
+            if "sha256" in file:
+                expected = own_dataset(file, "sha256").asstr()[entry]
+        sha256 = _hash(data, text, extras)
+        if expected not in (None, sha256):
+            raise StoreError(
+                f"{self.path}: the entry {metadata[entry]} does not match its hash: the file was "
+                "damaged or changed; train again"
+            )
+        return Entry(data, metadata[entry], extras, sha256, expected is not None)
+
+
+def _hash(data: Tensor, text: str, extras: Mapping[str, Tensor]) -> str:
+    """Return the hash of an entry with these columns, metadata and extras."""
+    return named_hash({"data": data} | {f"extras/{name}": extras[name] for name in extras}, text)

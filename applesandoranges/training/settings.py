@@ -17,10 +17,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from skerch.errors import InputError
 
-from ..app.names import check_name
-from ..problems.registry import check_problem
+from .. import REPOSITORY
+from ..app.keys import coerce
+from ..app.spelling import check_name
+from ..app.values import AsWritten
+from ..problems.definition import is_file, load_definition
 
 SchemaT = TypeVar("SchemaT")
+
+#: Settings of the published runs; an installed package does not have them.
+DEFAULT_SETTINGS = REPOSITORY / "config" / "basic_config.yaml"
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,19 @@ class TrainingSettings:
     opt_hpars: dict[str, Any]
     sched_name: str | None
     sched_hpars: dict[str, Any]
+
+    def last_step(self, steps_per_epoch: int, max_steps: int | None) -> int:
+        """Return the last step that can be recorded.
+
+        Args:
+            steps_per_epoch: Of the training data.
+            max_steps: MAX_STEPS, number of the last training step; ``None`` for all epochs.
+
+        Returns:
+            That step; or the number of all steps, which is the state after the last update.
+        """
+        all_steps = self.num_epochs * steps_per_epoch
+        return all_steps if max_steps is None or max_steps >= all_steps - 1 else max_steps
 
 
 def _check(name: str, value: float, valid: bool, expected: str) -> None:
@@ -145,23 +164,43 @@ def load_settings(path: Path, problem: str, optimizer: str) -> TrainingSettings:
         InputError: If the file is missing, anything in it is not valid, or it has no settings for
             this problem and optimiser; in one line that names the file.
     """
+    from ..problems.registry import check_problem  # imports torch, which takes seconds
+
     path = Path(path).expanduser()
-    check_problem(problem)
+    if not is_file(problem):
+        check_problem(problem)
     check_name("optimizer", optimizer, OPTIMIZERS)
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        written = yaml.load(path.read_text(), Loader=AsWritten)
+        content = {} if written is None else written
+        if isinstance(written, (dict, list)):  # which may hold ${interpolations}
+            content = OmegaConf.to_container(OmegaConf.create(written), resolve=True)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such settings file") from None
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        default = path == DEFAULT_SETTINGS
+        hint = "; it is in the repository alone, give your own as TUNING_CONF" if default else ""
+        raise InputError(f"{path}: no such settings file{hint}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a readable YAML file: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected settings by problem, got a {type(content).__name__}")
     settings: dict[str, dict[str, TrainingSettings]] = {}
+    if (definition := load_definition(problem) if is_file(problem) else None) is not None:
+        problem = definition.name
+        if definition.settings is not None:
+            where = f"{definition.path}: settings"
+            settings[problem] = _problem_settings(definition.settings, where)
     for key, section in content.items():
         name = str(key)
-        check_problem(name, f" in {path}")
+        if definition is None or name != problem:
+            check_problem(name, f" in {path}")
         settings[name] = _problem_settings(section, f"{path}: {name}")
     if optimizer not in settings.get(problem, {}):
+        if definition is not None and problem not in settings:
+            raise InputError(
+                f"{definition.path}: no settings for {optimizer}, neither there (settings = "
+                f"{{'batch_size': ..., ...}}, see docs/own_network.md) nor in {path} ({problem}: "
+                "...); 10f and 20a, which do not train, need BATCH_SIZE alone"
+            )
         there = ", ".join(f"{name} with {opt}" for name in settings for opt in settings[name])
         raise InputError(f"{path}: no settings for {problem} with {optimizer}; there is {there}")
     return settings[problem][optimizer]
@@ -210,20 +249,17 @@ def _read(schema: type[SchemaT], content: Any, where: str) -> SchemaT:
         InputError: Unknown or missing key, wrong type, or value out of range.
     """
     if not isinstance(content, dict):
-        raise InputError(f"{where}: expected keys with values, got {content!r}")
-    typed = OmegaConf.structured(schema)
+        raise InputError(f"{where}: expected keys with values, got {content}")
     types = {field.name: str(field.type) for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    for key, value in content.items():
-        name = str(key)
+    values = {str(key): value for key, value in content.items()}
+    for name in values:
         check_name(f"key in {where}", name, types)
-        try:
-            typed = OmegaConf.merge(typed, {name: value})
-        except OmegaConfBaseException:
-            raise InputError(f"{where}.{name}: expected {types[name]}, got {value!r}") from None
-    missing = [name for name in types if OmegaConf.is_missing(typed, name)]
+    typed, missing = coerce(
+        schema, values, lambda name: f"{where}.{name}: expected {types[name]}, got {values[name]!r}"
+    )
     if missing:
         raise InputError(f"{where}: missing {', '.join(missing)}")
     try:
-        return schema(**OmegaConf.to_container(typed))  # type: ignore[arg-type]
+        return schema(**typed)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None

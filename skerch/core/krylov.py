@@ -11,6 +11,7 @@ See :mod:`skerch.core.rayleigh_ritz` for what bases are good for.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -18,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..budget import default_memory_budget, rows_within
+from ..budget import resolve_budget, rows_within
 from ..errors import InputError, NumericalError
+from ..operands import check_scale
 from ..ssrft import SSRFT
 from ..utils import check_finite, product_round_off
 from .orthogonal import triangular_factor
@@ -37,17 +39,35 @@ MIN_LEFT_SQUARED = 0.25
 #: ``max |V^T V - I|`` beyond which blocks cannot be a basis that this module made.
 MAX_NON_ORTHOGONALITY = 1e-3
 
+#: Share of the columns of a first block that is random, whatever else it is made of. A start that
+#: knows nothing of a direction would hide it for ever: powers of the operator leave an invariant
+#: subspace that is orthogonal to it as it is.
+FRESH_SHARE = 0.1
 
-def write_starting_block(Psi: SSRFT, out: Any, budget: int | None = None) -> None:
+
+def warm_columns(available: int, width: int) -> int:
+    """Return how many of ``available`` vectors a first block of ``width`` columns begins with.
+
+    The others, :data:`FRESH_SHARE` and one at least, are random.
+
+    Example:
+        >>> from skerch.core.krylov import warm_columns
+        >>> warm_columns(355, 355), warm_columns(100, 355), warm_columns(5, 1)
+        (319, 100, 0)
+    """
+    return min(available, width - max(1, math.ceil(FRESH_SHARE * width)))
+
+
+def write_starting_block(Psi: SSRFT, out: Any, memory_budget: int | None = None) -> None:
     """Write ``Psi^T``, whose columns are orthonormal, into a tensor or data set ``[D, n]``.
 
     Args:
         Psi: The SSRFT, ``[n, D]``.
         out: Where to; its dtype is the one in which the transforms are computed.
-        budget: Bytes to hold at once.
+        memory_budget: Bytes to hold at once.
     """
     n, D = Psi.shape
-    budget = default_memory_budget() if budget is None else budget
+    budget = resolve_budget(memory_budget)
     dtype = out.dtype if isinstance(out, Tensor) else torch.from_numpy(out[:0]).dtype
     # Rows, their transpose, and the complex work space of the transforms.
     step = rows_within(budget, 8 * 8 * D, "making one row of an SSRFT")
@@ -91,7 +111,7 @@ def extend_basis(
     products: Any,
     steps: Sequence[BasisStep],
     create: Create,
-    budget: int | None = None,
+    memory_budget: int | None = None,
     device: torch.device | str | None = None,
 ) -> BasisStep:
     """Orthonormalise products against the basis and write the next block.
@@ -109,7 +129,7 @@ def extend_basis(
         products: ``H`` times the last block (for the range finder, times anything), ``[D, n]``.
         steps: Results of the rounds before, one for each block but the last.
         create: Called once with the rank of the new block, unless that is 0.
-        budget: Bytes to hold at once, beside what ``create`` makes; default a quarter of the
+        memory_budget: Bytes to hold at once, beside what ``create`` makes; default a quarter of the
             machine.
         device: Where to compute.
 
@@ -117,7 +137,7 @@ def extend_basis(
         InputError: If shapes and numbers do not fit.
         NumericalError: If the products are not finite, or all zero.
     """
-    budget = default_memory_budget() if budget is None else budget
+    budget = resolve_budget(memory_budget)
     round_ = project_out(blocks, products, steps, budget, device)
     D, n = round_.remainder.shape
     _, S, Vh = torch.linalg.svd(round_.factor)
@@ -240,10 +260,14 @@ def project_out(
     C = torch.cholesky_solve(rayleigh, L) if blocks else rayleigh
     remainder = Combination(reader, C).held(budget // 4)
     factor = triangular_factor(remainder)
-    norm = float(torch.linalg.matrix_norm(torch.cat([L.T @ C, factor]), 2))
+    inside_and_outside = torch.cat([L.T @ C, factor])
+    check_finite(inside_and_outside, "products")
+    before = max((float(step.rayleigh.norm(dim=0).max()) for step in steps), default=0.0)
+    check_scale(max(float(inside_and_outside.abs().max()), before), reader.eps, "products")
+    norm = float(torch.linalg.matrix_norm(inside_and_outside, 2))
     if norm == 0:
         raise NumericalError("the products are all zero: the operator has no range")
-    norm = max([norm, *(float(step.rayleigh.norm(dim=0).max()) for step in steps)])
+    norm = max(norm, before)
     return Projection(gram, rayleigh, L, orthogonality, remainder, factor, norm, reader.eps)
 
 

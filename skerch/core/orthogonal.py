@@ -18,6 +18,11 @@ log = logging.getLogger(__name__)
 #: Condition number of the preconditioned Gram matrix above which one pass is not trusted.
 MAX_GRAM_CONDITION = 1e8
 
+#: Directions of the measurements that are smaller than this, relatively, are not told from zero.
+#: ``Q = Y T`` is never stored, and each product with a ``T`` that makes such a direction one long
+#: cancels: ``Q`` would be orthonormal up to ``eps / 1e-11 = 2e-5`` times a modest factor, no more.
+MIN_DIRECTION = 1e-11
+
 
 @dataclass(frozen=True)
 class OrthonormalFactor:
@@ -104,36 +109,45 @@ def _add_gram(gram: Tensor, block: Tensor) -> None:
         gram[: columns.stop, columns].addmm_(block[:, : columns.stop].T, block[:, columns])
 
 
-def triangular_factor(Y: RowBlocks) -> Tensor:
+def triangular_factor(Y: RowBlocks, T: Tensor | None = None) -> Tensor:
     """Return ``R`` (``[n, n]``, or ``[D, n]`` if ``D < n``) of a QR of ``Y``, one pass in float64.
+
+    With ``T`` (``[n, r]``) of a QR of ``Y T``.
 
     Raises:
         NumericalError: If ``Y`` is not finite.
     """
-    R = torch.zeros(0, Y.shape[1], dtype=torch.float64, device=Y.device)
+    width = Y.shape[1] if T is None else T.shape[1]
+    R = torch.zeros(0, width, dtype=torch.float64, device=Y.device)
     for _, block in Y:
-        R = torch.linalg.qr(torch.cat([R, block]), mode="r").R
+        R = torch.linalg.qr(torch.cat([R, block if T is None else block @ T]), mode="r").R
     check_finite(R, "outer measurements")
     return R
 
 
 def tsqr(Y: RowBlocks) -> OrthonormalFactor:
-    """Tall-skinny QR by row blocks in float64, with a rank decision at the dtype's round-off.
+    """Tall-skinny QR by row blocks in float64, with a rank decision; two passes.
 
-    Stable for any ``Y``; directions below ``sqrt(n_o) * eps * ||Y||_2`` are dropped.
+    For any ``Y``: directions below ``sqrt(n_o) * eps * ||Y||_2`` or :data:`MIN_DIRECTION` times
+    ``||Y||_2`` are dropped. What is left is orthogonalised twice, as the first basis inherits the
+    cancellation of its smallest directions [Giraud, Langou and Rozloznik, The loss of orthogonality
+    in the Gram-Schmidt orthogonalization process, 2005].
 
     Raises:
         NumericalError: If ``Y`` is zero or not finite.
     """
     n = Y.shape[1]
     _, S, Vh = torch.linalg.svd(triangular_factor(Y))
-    rank = int((n**0.5 * Y.eps * S[0] < S).sum())
+    rank = int((max(n**0.5 * Y.eps, MIN_DIRECTION) * S[0] < S).sum())
     if rank == 0:
         raise NumericalError("the outer measurements are all zero: the operator has no range")
     if rank < n:
         log.warning("outer measurements have numerical rank %d of %d", rank, n)
     S, Vh = S[:rank], Vh[:rank]
-    return OrthonormalFactor(Vh.T / S, S[:, None] * Vh, "tsqr", float(S[0] / S[-1]))
+    T = Vh.T / S
+    R = triangular_factor(Y, T)
+    T = torch.linalg.solve_triangular(R, T, upper=True, left=False)
+    return OrthonormalFactor(T, R @ (S[:, None] * Vh), "tsqr", float(S[0] / S[-1]))
 
 
 def orthogonalize(Y: RowBlocks, sketch: Tensor | None = None) -> OrthonormalFactor:

@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..adapters import adapt
 from ..errors import InputError, NumericalError
+from ..operands import check_dtype
 from ..ssrft import SSRFT
 
 __all__ = [
@@ -69,7 +71,7 @@ def linmeas_batch_torch(
 
     Args:
         idxs: Indices of the vectors.
-        op: The operator.
+        op: The operator, whatever :func:`skerch.as_linop` takes.
         vectors: Makes the vectors, of length ``W`` (``H`` if ``adjoint``).
         dtype: In which to compute.
         adjoint: Multiply from the left instead.
@@ -78,10 +80,13 @@ def linmeas_batch_torch(
         ``[H, K]``, or ``[W, K]`` if ``adjoint``.
 
     Raises:
+        InputError: If dtypes or shapes are not what they should be.
         NumericalError: If a product is not finite; the line names the index.
     """
+    check_dtype(dtype)
+    A = adapt(op, dtype=dtype)
     V = vectors.rows(list(idxs), dtype)
-    result = (V @ op).T if adjoint else op @ V.T
+    result = (V @ A).T if adjoint else A @ V.T
     finite = torch.isfinite(result).all(dim=0)
     if not bool(finite.all()):
         bad = [idx for idx, ok in zip(idxs, finite.tolist(), strict=True) if not ok]

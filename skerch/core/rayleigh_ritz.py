@@ -8,11 +8,9 @@ many jobs as there are columns if need be. Between rounds,
 * block Krylov [MM2015]: ``V_0`` are rows of an SSRFT, each further block is the part of ``H V_r``
   that lies outside of ``V`` (block Lanczos with full reorthogonalisation);
 * range finder, then Rayleigh-Ritz [HMT2011, 5.3]: extending an empty basis by the products
-  ``H Psi^T`` gives ``Q``; another round measures ``H Q``;
-* :func:`solve_nystrom` [TYUC2017, algorithm 3]: one round, for positive semi-definite operators.
+  ``H Psi^T`` gives ``Q``; another round measures ``H Q``.
 
 [MM2015] Musco and Musco, arXiv 1504.05477. [HMT2011] Halko, Martinsson and Tropp, arXiv 0909.4061.
-[TYUC2017] Tropp, Yurtsever, Udell and Cevher, arXiv 1706.05736.
 """
 
 from __future__ import annotations
@@ -24,16 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..budget import default_memory_budget
-from ..errors import InputError, NumericalError
+from ..budget import resolve_budget
+from ..errors import InputError
 from ..results import Eigh
-from ..utils import product_round_off
+from ..utils import numerical_rank, product_round_off
 from .krylov import (
     BasisStep,
-    Combination,
-    Create,
-    cholesky_of_basis,
-    extend_basis,
+    Projection,
     project_out,
     symmetric_from_columns,
 )
@@ -41,15 +36,22 @@ from .row_blocks import ColumnBlocks
 
 log = logging.getLogger(__name__)
 
+#: Ritz values are as good as equal if they differ by less than the residual norm, which says how
+#: far an eigenvalue may be, but relatively by this at least, and by that at most: the values of
+#: pairs that have not converged are close to each other by chance.
+EQUAL, CONVERGED = 1e-6, 1e-3
+
 
 def solve_rayleigh_ritz(
     blocks: Sequence[Any],
     products: Any,
     steps: Sequence[BasisStep],
     rank: int,
+    *,
     num_rounds: int | None = None,
     num_products: int | None = None,
-    budget: int | None = None,
+    ended: str = "invariant",
+    memory_budget: int | None = None,
     device: torch.device | str | None = None,
 ) -> Eigh:
     """Recover the ``rank`` eigenpairs of largest magnitude from all rounds.
@@ -59,6 +61,10 @@ def solve_rayleigh_ritz(
     is round-off of the products, :func:`~skerch.utils.product_round_off` with the norm that the
     rounds show, are left out.
 
+    Rounds find as many copies of an eigenvalue as the first block has columns. As many or more
+    (nearly) equal ones, of the same sign, are a warning: there may be further ones, which are
+    missing. Not so if the last pair that is wanted is one of them: then nothing takes their place.
+
     Cost: no product with the operator; two passes over the basis, about ``4 D m n`` operations.
 
     Args:
@@ -66,36 +72,102 @@ def solve_rayleigh_ritz(
         products: ``H`` times the last block, ``[D, n]``.
         steps: Results of :func:`extend_basis`, one for each block but the last.
         rank: Pairs that are wanted.
-        num_rounds: Rounds that were planned; fewer blocks mean that the basis became invariant
-            before, which the diagnostics then say.
+        num_rounds: Rounds that were planned; fewer blocks mean that they ended before, which the
+            diagnostics then say.
         num_products: Products with the operator; default one for each column of the basis.
-        budget: Bytes to hold at once; default a quarter of the machine.
+        ended: Why there are no more blocks than these, where more were planned.
+        memory_budget: Bytes to hold at once; default a quarter of the machine.
         device: Where to compute.
 
     Returns:
         Up to ``rank`` pairs with residual norms. Fewer are a warning, and ``numerical_rank`` in
-        the diagnostics.
+        the diagnostics. So are equal eigenvalues, as many as a block has columns:
+        ``cluster_wider_than_block`` is how many, and missing if there are none.
 
     Raises:
         InputError: If shapes and numbers do not fit.
         NumericalError: If products are not finite, or no eigenvalue differs from zero.
     """
-    budget = default_memory_budget() if budget is None else budget
+    budget = resolve_budget(memory_budget)
     round_ = project_out(blocks, products, steps, budget, device)
-    L, m = round_.cholesky, len(round_.cholesky)
+    L = round_.cholesky
     if rank < 1:
         raise InputError(f"rank must be at least 1, got {rank}")
     columns = [step.rayleigh.to(L) for step in steps] + [round_.rayleigh]
     K = symmetric_from_columns(columns)
+    S, U, T = _ritz_pairs(K, L)
+    k, num_significant = _significant(S, rank, round_)
+    S, U = S[:k], U[:, :k]
+    residual_norms = _residual_norms(round_, columns, steps, S, T @ U)
+    done, planned = len(blocks), len(blocks) if num_rounds is None else num_rounds
+    diagnostics: dict[str, float | str] = {
+        "rounds": done,
+        "early_stop": "no" if done == planned else f"{ended} after round {done} of {planned}",
+        "basis_columns": len(L),
+        "basis_orthogonality": round_.orthogonality,
+        "core_asymmetry": _asymmetry(columns, K),
+        "numerical_rank": num_significant,
+    }
+    if width := _wide_cluster(S, residual_norms, blocks[0].shape[1], rank, round_.eps):
+        diagnostics["cluster_wider_than_block"] = width
+    return Eigh(
+        S,
+        U,
+        ColumnBlocks(blocks, budget, device),
+        T,
+        diagnostics=diagnostics,
+        residual_norms=residual_norms,
+        num_products=len(L) if num_products is None else num_products,
+        coarser=_coarser(blocks, K, L, k, budget, device),
+    )
+
+
+def _ritz_pairs(K: Tensor, L: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return Ritz values by descending magnitude, coefficients, and the orthonormalising factor.
+
+    Args:
+        K: ``V^T H V``, ``[m, m]``.
+        L: Cholesky factor of ``V^T V``, ``[m, m]``.
+    """
     T = _inverse_transpose(L)
     S, U = torch.linalg.eigh(T.T @ K @ T)
     order = S.abs().argsort(descending=True, stable=True)
-    S, U = S[order], U[:, order]
-    k, numerical_rank = _significant(S, rank, products.shape[0], round_.eps, round_.norm)
-    S, U = S[:k], U[:, :k]
+    return S[order], U[:, order], T
 
-    W = T @ U  # eigenvectors are V W
-    H = torch.zeros_like(K)  # the operator in the basis, H V = V H + remainder of the last round
+
+def _coarser(
+    blocks: Sequence[Any],
+    K: Tensor,
+    L: Tensor,
+    k: int,
+    budget: int,
+    device: torch.device | str | None,
+) -> Eigh | None:
+    """Return up to ``k`` pairs from the first blocks, one at least of them left out.
+
+    At most ``k / 2`` columns less, if that is a block; see :attr:`~skerch.results.Eigh.coarser`.
+    The random start alone is no recovery to compare with.
+    """
+    some = list(blocks[:-1])
+    left_out = blocks[-1].shape[1]
+    while len(some) > 1 and left_out + some[-1].shape[1] <= k / 2:
+        left_out += some.pop().shape[1]
+    if len(some) < 2:
+        return None
+    m = sum(block.shape[1] for block in some)
+    S, U, T = _ritz_pairs(K[:m, :m], L[:m, :m])
+    return Eigh(S[:k], U[:, :k], ColumnBlocks(some, budget, device), T)
+
+
+def _residual_norms(
+    last: Projection, columns: Sequence[Tensor], steps: Sequence[BasisStep], S: Tensor, W: Tensor
+) -> Tensor:
+    """Return ``||H v - s v||`` of the eigenvectors ``V W``, ``[k]``.
+
+    ``columns`` are ``V^T H V`` by blocks, each down to its diagonal.
+    """
+    L = last.cholesky
+    H = torch.zeros_like(L)  # the operator in the basis, H V = V H + remainder of the last round
     for column, step in zip(columns, [*steps, None], strict=True):
         height, width = column.shape
         at = slice(height - width, height)
@@ -103,117 +175,60 @@ def solve_rayleigh_ritz(
         if step is not None:
             H[height : height + step.rank, at] = step.remainder.to(L)
     inside = L.T @ (H @ W - W * S)
-    outside = round_.factor @ W[-round_.factor.shape[1] :]
-    residual_norms = torch.cat([inside, outside]).norm(dim=0)
-
-    done, planned = len(blocks), len(blocks) if num_rounds is None else num_rounds
-    diagnostics: dict[str, float | str] = {
-        "rounds": done,
-        "early_stop": "no" if done == planned else f"invariant after round {done} of {planned}",
-        "basis_columns": m,
-        "basis_orthogonality": round_.orthogonality,
-        "core_asymmetry": _asymmetry(columns, K),
-        "numerical_rank": numerical_rank,
-    }
-    Y = ColumnBlocks(blocks, budget, device)
-    return Eigh(
-        S, U, Y, T, diagnostics, residual_norms, m if num_products is None else num_products
-    )
+    outside = last.factor @ W[-last.factor.shape[1] :]
+    norms: Tensor = torch.cat([inside, outside]).norm(dim=0)
+    return norms
 
 
-def solve_nystrom(
-    products: Any,
-    start: Any,
-    rank: int,
-    create: Create,
-    budget: int | None = None,
-    device: torch.device | str | None = None,
-) -> Eigh:
-    """Recover eigenpairs of a positive semi-definite operator from one round.
-
-    The stabilised Nystrom approximation ``Y B^-1 Y^T`` with ``B = X^T Y`` and
-    ``Y = H X + shift X``. The shift, ``sqrt(D) * eps * ||H X||_2``, is taken off the eigenvalues
-    again [TYUC2017, algorithm 3]. Eigenvalues below it are lost.
-
-    Cost: no product with the operator; at most ten passes over products and starting block.
+def _wide_cluster(S: Tensor, residual_norms: Tensor, block_size: int, rank: int, eps: float) -> int:
+    """Return how many Ritz values are equal, and warn, if a block may have missed further ones.
 
     Args:
-        products: ``H X``, ``[D, n]``.
-        start: ``X``, ``[D, n]`` with orthonormal columns.
-        rank: Pairs that are wanted, at most ``n``.
-        create: See :func:`~skerch.core.krylov.extend_basis`; for an orthonormal basis of ``Y``.
-        budget: Bytes to hold at once; default a quarter of the machine.
-        device: Where to compute.
+        S: Ritz values by magnitude, ``[k]``.
+        residual_norms: Of their pairs.
+        block_size: Columns of the first block.
+        rank: Pairs that are wanted.
+        eps: Machine epsilon of the products.
 
     Returns:
-        Up to ``rank`` pairs without residual norms, which one pass does not tell.
-
-    Raises:
-        InputError: If shapes do not fit.
-        NumericalError: If the products are zero or not finite, or if ``B`` shows that the operator
-            is not positive semi-definite (not every such operator shows itself).
+        The number; 0 if there are fewer than a block has columns, or no two.
     """
-    budget = default_memory_budget() if budget is None else budget
-    sketch = project_out([start], products, [], budget, device)
-    D, n = sketch.remainder.shape
-    if not 1 <= rank <= n:
-        raise InputError(f"rank must lie in [1, {n}], the number of products, got {rank}")
-    shift = product_round_off(D, sketch.eps, sketch.norm)
-    B = sketch.rayleigh + shift * sketch.gram
-    B = (B + B.T) / 2
-    lower, info = torch.linalg.cholesky_ex(B)
-    if int(info) != 0:
-        raise NumericalError(
-            f"the operator is not positive semi-definite: its sketch has the eigenvalue "
-            f"{float(torch.linalg.eigvalsh(B)[0]) - shift:.3g}, the products have norm "
-            f"{sketch.norm:.3g}"
-        )
-    Y = Combination(
-        ColumnBlocks([start, products], budget // 2, device), -shift * torch.eye(n).to(B)
+    least = max(EQUAL, len(S) ** 0.5 * eps)
+    tolerance = S.abs() * (residual_norms / S.abs()).clamp(least, max(least, CONVERGED))
+    near = (S[:, None] - S).abs() <= torch.minimum(tolerance[:, None], tolerance)
+    if len(S) == rank:
+        near[near[:, -1].clone()] = False  # what is missing would come after the last pair
+    width = int(near.sum(dim=1).max())
+    if width < max(2, block_size):
+        return 0
+    value = float(S[near.sum(dim=1).argmax()])
+    log.warning(
+        "%d Ritz values are about %.6g, and blocks have %d columns: there may be more eigenvalues "
+        "that are equal to it, which narrower blocks cannot find; take wider blocks and fewer "
+        "rounds",
+        width,
+        value,
+        block_size,
     )
-    basis: list[Any] = []
-
-    def keep(width: int) -> Any:
-        basis.append(create(width))
-        return basis[0]
-
-    step = extend_basis([], Y, [], keep, budget, device)
-    Q = ColumnBlocks(basis, budget, device)
-    gram = torch.zeros(step.rank, step.rank, dtype=torch.float64, device=Q.device)
-    for _, block in Q:
-        gram += block.T @ block
-    L, orthogonality = cholesky_of_basis(gram)
-    core = torch.linalg.solve_triangular(lower.T, step.remainder, upper=True, left=False)
-    U, singular_values, _ = torch.linalg.svd(core, full_matrices=False)
-    S = (singular_values.square() - shift).clamp_min(0)
-    k, numerical_rank = _significant(S, rank, products.shape[0], sketch.eps, sketch.norm)
-    diagnostics: dict[str, float | str] = {
-        "shift": shift,
-        "basis_columns": step.rank,
-        "basis_orthogonality": orthogonality,
-        "numerical_rank": numerical_rank,
-    }
-    return Eigh(S[:k], U[:, :k], Q, _inverse_transpose(L), diagnostics, num_products=n)
+    return width
 
 
 def _inverse_transpose(L: Tensor) -> Tensor:
     eye = torch.eye(len(L), dtype=L.dtype, device=L.device)
-    return torch.linalg.solve_triangular(L.T, eye, upper=True)
+    inverse: Tensor = torch.linalg.solve_triangular(L.T, eye, upper=True)
+    return inverse
 
 
-def _significant(S: Tensor, rank: int, dim: int, eps: float, norm: float) -> tuple[int, int]:
+def _significant(S: Tensor, rank: int, last: Projection) -> tuple[int, int]:
     """Return how many of ``rank`` eigenvalues exceed round-off, and how many of all ``[m]`` do.
 
     Raises:
         NumericalError: If none does.
     """
-    largest = max(float(S[0].abs()), norm)
-    numerical_rank = int((product_round_off(dim, eps, largest) < S.abs()).sum())
-    if numerical_rank == 0:
-        raise NumericalError("all eigenvalues are zero: the operator vanishes on the basis")
-    if numerical_rank < rank:
-        log.warning("numerical rank %d: fewer than the %d pairs asked for", numerical_rank, rank)
-    return min(rank, numerical_rank), numerical_rank
+    largest = max(float(S[0].abs()), last.norm)
+    round_off = product_round_off(last.remainder.shape[0], last.eps, largest)
+    found = numerical_rank(S, rank, round_off)
+    return min(rank, found), found
 
 
 def _asymmetry(columns: Sequence[Tensor], K: Tensor) -> float:

@@ -6,6 +6,7 @@ ways share one implementation of the mathematics.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..budget import default_memory_budget, rows_within
+from ..budget import resolve_budget, rows_within
 from ..errors import InputError
 
 
@@ -22,8 +23,8 @@ class RowBlocks:
 
     Args:
         matrix: A tensor, or an :class:`h5py.Dataset` of shape ``[D, n]``.
-        budget: Bytes that the routines that read this matrix may hold at once; default a quarter
-            of this machine's memory.
+        memory_budget: Bytes that the routines that read this matrix may hold at once; default a
+            quarter of this machine's memory.
         device: Where the blocks are wanted.
     """
 
@@ -34,27 +35,53 @@ class RowBlocks:
     MAX_BLOCK_BYTES = 2**22
     #: ... but a QR that goes block by block needs several times more rows than columns.
     MIN_ROWS_PER_COLUMN = 2
+    #: Copies of a block, in float64, that reading a column from disk holds.
+    READING_COPIES = 3
 
     def __init__(
-        self, matrix: Any, budget: int | None = None, device: torch.device | str | None = None
+        self,
+        matrix: Any,
+        memory_budget: int | None = None,
+        device: torch.device | str | None = None,
     ):
         self.matrix = matrix
         if device is None:
             device = matrix.device if isinstance(matrix, Tensor) else "cpu"
-        self._plan_blocks(tuple(matrix.shape), budget, device)
+        self._plan_blocks(tuple(matrix.shape), memory_budget, device)
 
     def _plan_blocks(
-        self, shape: tuple[int, int], budget: int | None, device: torch.device | str
+        self, shape: tuple[int, int], memory_budget: int | None, device: torch.device | str
     ) -> None:
         self.shape = shape
         self.device = torch.device(device)
-        self.budget = default_memory_budget() if budget is None else budget
+        self.budget = resolve_budget(memory_budget)
         row_bytes = 8 * shape[1]
         self.block_rows = min(
-            shape[0],
             rows_within(self.budget, self.WORKING_COPIES * row_bytes, f"matrix {shape}"),
-            max(self.MIN_ROWS_PER_COLUMN * shape[1], self.MAX_BLOCK_BYTES // row_bytes),
+            self._most_rows(shape),
         )
+
+    @classmethod
+    def _most_rows(cls, shape: tuple[int, int]) -> int:
+        """Return the rows of a block where the budget does not matter."""
+        fast = cls.MAX_BLOCK_BYTES // (8 * shape[1])
+        return min(shape[0], max(cls.MIN_ROWS_PER_COLUMN * shape[1], fast))
+
+    @classmethod
+    def least_budget(cls, shape: tuple[int, int], column: int, *, on_disk: bool) -> int:
+        """Return the bytes with which neither reading nor :meth:`columns_within` refuses.
+
+        Args:
+            shape: ``(D, n)`` of the matrix.
+            column: What ``cost(1)`` of :meth:`columns_within` is.
+            on_disk: Whether the matrix is.
+        """
+        row_bytes = 8 * shape[1]
+        # Blocks grow with the budget: reading takes a fixed share of it, up to the largest block.
+        share = cls.READING_COPIES / cls.WORKING_COPIES
+        largest = cls.READING_COPIES * row_bytes * cls._most_rows(shape)
+        with_reading = min(math.ceil(column / (1 - share)), column + largest)
+        return max(cls.WORKING_COPIES * row_bytes, with_reading if on_disk else column)
 
     @property
     def eps(self) -> float:
@@ -120,7 +147,8 @@ class RowBlocks:
         Raises:
             InputError: If not even one fits; the line says what is needed.
         """
-        reading = 3 * self.block_rows * self.shape[1] * 8 if not self.in_memory else 0
+        block = 8 * self.block_rows * self.shape[1]
+        reading = 0 if self.in_memory else self.READING_COPIES * block
         if cost(1) + reading > self.budget:
             raise InputError(
                 f"{what}: one column of {self.shape} needs {cost(1) + reading} bytes, the budget "
@@ -165,7 +193,7 @@ class ColumnBlocks(RowBlocks):
 
     Args:
         parts: Tensors, HDF5 data sets, or :class:`RowBlocks`; at least one.
-        budget: See :class:`RowBlocks`; for all parts together.
+        memory_budget: See :class:`RowBlocks`; for all parts together.
         device: Where the blocks are wanted; default where the first part is.
 
     Raises:
@@ -175,18 +203,18 @@ class ColumnBlocks(RowBlocks):
     def __init__(
         self,
         parts: Sequence[Any],
-        budget: int | None = None,
+        memory_budget: int | None = None,
         device: torch.device | str | None = None,
     ):
         heights = {part.shape[0] for part in parts}
         if len(heights) != 1:
             raise InputError(f"expected blocks with the same number of rows, got {sorted(heights)}")
         self.parts = [
-            part if isinstance(part, RowBlocks) else RowBlocks(part, budget, device)
+            part if isinstance(part, RowBlocks) else RowBlocks(part, memory_budget, device)
             for part in parts
         ]
         width = sum(part.shape[1] for part in self.parts)
-        self._plan_blocks((heights.pop(), width), budget, device or self.parts[0].device)
+        self._plan_blocks((heights.pop(), width), memory_budget, device or self.parts[0].device)
 
     @property
     def eps(self) -> float:
@@ -203,9 +231,11 @@ class ColumnBlocks(RowBlocks):
         block = torch.empty(
             rows.stop - rows.start, self.shape[1], dtype=torch.float64, device=self.device
         )
-        widths = [part.shape[1] for part in self.parts]
-        for part, columns in zip(self.parts, block.split(widths, dim=1), strict=True):
-            columns.copy_(part.stored(rows))
+        begin = 0
+        for part in self.parts:
+            end = begin + part.shape[1]
+            block[:, begin:end].copy_(part.stored(rows))
+            begin = end
         return block
 
     def rows(self, idxs: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """HDF5 files that appear whole or not at all, and that are not trusted when they are read.
 
 Files of a store are never modified in place, only replaced as a whole. HDF5's file locks would
-protect nothing here, and network file systems often refuse them: ``locking=False`` throughout.
+protect nothing here, and network file systems often refuse them: ``locking=False`` throughout
+(:mod:`skerch.store` sees to the variable of the environment that goes before it).
 
 What is read may come from somebody else, or have been damaged: links to other files are not
 followed, data must lie in the very file, and every failure is a :class:`StoreError` that names it.
@@ -10,6 +11,8 @@ followed, data must lie in the very file, and every failure is a :class:`StoreEr
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
 import re
@@ -21,10 +24,9 @@ from typing import Any
 import h5py
 
 from ..errors import InputError, SkerchError, StoreError
+from ..store_names import MADE_WITH, PROVENANCE
 
-PROVENANCE, MADE_WITH = "provenance", "made_with"
-
-Provenance = Mapping[str, "str | int | float | bool"]
+Provenance = Mapping[str, "str | int | float | bool | Sequence[str] | None"]
 
 #: More than flags, attributes and the inner structure of our files ever took.
 _METADATA_BYTES = 2**16
@@ -32,8 +34,21 @@ _METADATA_BYTES = 2**16
 _ASIDE = re.compile(r"\..+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
+@functools.cache
 def _host() -> str:
-    return os.uname().nodename.replace(".", "-")
+    """Return what tells the processes of this machine from those of others.
+
+    Its name alone does not: containers, and machines that were set up alike, may share it. A
+    container has process ids of its own.
+    """
+    name = os.uname().nodename
+    facts = [name]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/etc/machine-id").read_text())
+    with contextlib.suppress(OSError):
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return f"{name[:20].replace('.', '-')}-{digest[:8]}"
 
 
 def check_writable(directory: Path) -> None:
@@ -105,11 +120,12 @@ def remove_stale_asides(directory: Path) -> None:
     """Remove what processes of this machine that were killed left behind in :func:`replacing`."""
     for path in directory.iterdir():
         match = _ASIDE.fullmatch(path.name)
-        if match and match["host"] == _host() and not _is_alive(int(match["pid"])):
+        if match and match["host"] == _host() and not is_alive(int(match["pid"])):
             path.unlink(missing_ok=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Say whether there is a process of this machine with this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -117,6 +133,11 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def create_h5(path: Path) -> h5py.File:
+    """Open a new file for writing."""
+    return h5py.File(path, "w", locking=False)
 
 
 @contextlib.contextmanager
@@ -165,17 +186,27 @@ def own_dataset(file: h5py.File, name: str, virtual: bool = False) -> h5py.Datas
     return dataset
 
 
+def provenance_text(provenance: Provenance) -> str:
+    """Return a provenance as it is written: ``None`` stands for a key that is not there.
+
+    So facts that most measurements do not have can be asked for, see :func:`differences`, and
+    files of before, which do not know of them, agree.
+    """
+    return json.dumps({name: value for name, value in provenance.items() if value is not None})
+
+
 def read_provenance(file: h5py.File) -> dict[str, Any]:
     """Return the provenance of an open file; empty if its writer gave none."""
-    return _read_facts(file, PROVENANCE)
+    return read_facts(file, PROVENANCE)
 
 
 def read_made_with(file: h5py.File) -> dict[str, Any]:
     """Return the versions of the software that wrote an open file; empty if it does not say."""
-    return _read_facts(file, MADE_WITH)
+    return read_facts(file, MADE_WITH)
 
 
-def _read_facts(file: h5py.File, name: str) -> dict[str, Any]:
+def read_facts(file: h5py.File, name: str) -> dict[str, Any]:
+    """Return the dictionary in attribute ``name`` of an open file; empty if there is none."""
     text = file.attrs.get(name)
     if text is None:
         return {}
@@ -199,10 +230,17 @@ def format_indices(idxs: Sequence[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
+def _shown(value: object) -> str:
+    return "none" if value is None else repr(value)
+
+
 def differences(expected: Provenance, found: Provenance) -> str:
-    """Say in one line where two provenances differ; empty if they agree on ``expected``'s keys."""
+    """Say in one line where two provenances differ; empty if they agree on ``expected``'s keys.
+
+    A key that is expected to be ``None`` must not be there.
+    """
     return "; ".join(
-        f"{name}: expected {value!r}, found {found.get(name)!r}"
+        f"{name}: expected {_shown(value)}, found {_shown(found.get(name))}"
         for name, value in expected.items()
         if found.get(name) != value
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,14 @@ from typing import Any
 import h5py
 
 from ..errors import InputError, StoreError
+from ..store_names import CONTENT, DATA, FLAGS, INNER_FMT, LO_FMT, RO_FMT, kind_of_files
 from .files import own_dataset, read_made_with, read_provenance, reading
-from .measurements import DATA, FLAGS, DistributedHDF5, StoreReport, verify_merged
+from .measurements import DistributedHDF5, StoreReport
+from .merge import verify_merged
+from .places import Place, check_place
+from .results import KINDS, kind_of, load
+
+BLOCK = "block of a basis"
 
 
 def inspect_path(path: Path, ok_flag: str, verify: bool = False) -> dict[str, Any]:
@@ -35,15 +40,25 @@ def inspect_path(path: Path, ok_flag: str, verify: bool = False) -> dict[str, An
     if not path.is_dir():
         raise InputError(f"{path}: no such file or directory")
     # Sub-files are described by the virtual file over them.
-    files = [p for p in sorted(path.glob("*.h5")) if not re.search(r"_\d{10}\.h5$", p.name)]
+    kinds = {kind_of_files(fmt) for fmt in (LO_FMT, RO_FMT, INNER_FMT)}
+    places = {file: Place.of_name(file) for file in sorted(path.glob("*.h5"))}
+    files = [file for file, place in places.items() if place is None or place.kind not in kinds]
     if not files:
         raise InputError(f"{path}: holds no HDF5 file but single measurements, or none at all")
     result: dict[str, Any] = {file.name: _or_error(file, ok_flag, verify) for file in files}
-    result["disk_bytes"] = sum(p.stat().st_size for p in path.iterdir() if p.is_file())
+    result["disk_bytes"] = sum(map(_bytes_of, path.iterdir()))
     unfinished = sum(p.name.endswith(".tmp") for p in path.iterdir())
     if unfinished:
         result["unfinished_files"] = unfinished
     return result
+
+
+def _bytes_of(path: Path) -> int:
+    """Return the size of a file, 0 if it is none, or was removed just now."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:
+        return 0
 
 
 def _or_error(path: Path, ok_flag: str, verify: bool) -> dict[str, Any]:
@@ -65,9 +80,15 @@ def inspect_file(path: Path, ok_flag: str, verify: bool = False) -> dict[str, An
         return _inspect_virtual(path, ok_flag, verify)
     if verify and result["kind"] == "measurement":
         DistributedHDF5.load(path)
+    elif verify and result["kind"] == BLOCK:
+        from .basis import verify_block  # imports torch, which takes seconds
+
+        verify_block(path)
     elif verify and result["kind"] == "monolithic":
         verify_merged(path)
-    return result | {"disk_bytes": path.stat().st_size}
+    elif verify and result["kind"] in KINDS:
+        load(path)
+    return result | {"disk_bytes": _bytes_of(path)}
 
 
 def _describe(file: h5py.File) -> dict[str, Any]:
@@ -79,6 +100,13 @@ def _describe(file: h5py.File) -> dict[str, Any]:
             flags = own_dataset(file, FLAGS).asstr()[:]
             result["kind"] = "measurement" if data.ndim == 1 else "monolithic"
             result["states"] = dict(Counter(flags.tolist()))
+        elif CONTENT in file.attrs:
+            result["kind"] = BLOCK
+        if result["kind"] == "measurement":
+            check_place(file, needed=False)
+    if (kind := kind_of(file)) is not None:
+        shape = [list(own_dataset(file, name).shape) for name in KINDS[kind]]
+        result |= {"kind": kind, "shape": shape[0] if len(shape) == 1 else shape}
     provenance, made_with = read_provenance(file), read_made_with(file)
     if provenance:
         result["provenance"] = provenance
@@ -101,7 +129,7 @@ def _inspect_virtual(path: Path, ok_flag: str, verify: bool) -> dict[str, Any]:
         "shape": list(layout.shape),
         "dtype": str(layout.dtype),
         "states": dict(states),
-        "disk_bytes": sum(p.stat().st_size for p in layout.subpaths if p.is_file()),
+        "disk_bytes": sum(map(_bytes_of, layout.subpaths)),
     }
     if report.provenance:
         result["provenance"] = report.provenance

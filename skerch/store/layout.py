@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import INNER_FMT, LO_FMT, RO_FMT
 from ..a_priori import check_sizes
 from ..errors import InputError
+from ..store_names import INNER_FMT, LO_FMT, RO_FMT
 from .measurements import DistributedHDF5
 
 

@@ -182,9 +182,13 @@ def test_checks_leave_the_network_as_it_was():
 @pytest.mark.parametrize(
     "layer", [nn.BatchNorm1d(5), nn.Dropout(0.5)], ids=["batch norm", "dropout"]
 )
-def test_make_hessian_is_the_remedy_for_training_mode(layer):
+def test_products_are_deterministic_in_training_mode(layer):
     loss = make_loss(layer)
-    make_hessian(loss.net, loss.criterion, loss.data, NUM)
+    H = make_hessian(loss.net, loss.criterion, loss.data, NUM)
+    v = gaussian_noise(H.shape[0], 0, dtype=torch.float32)
+    assert torch.equal(H @ v, H @ v)
+    assert not check_determinism(loss).ok
+    loss.net.eval()
     assert check_determinism(loss).ok
 
 
@@ -276,7 +280,7 @@ def test_cost_is_reported_and_never_fails():
 def test_memory_is_reported():
     result = check_memory(make_loss())
     assert result.ok
-    assert "one vector 172 B" in result.detail  # 43 parameters
+    assert "one vector 172 bytes" in result.detail  # 43 parameters
 
 
 def test_memory_that_is_nearly_used_up_fails(monkeypatch):

@@ -10,6 +10,7 @@ from torchvision.transforms import ToTensor
 
 from applesandoranges.problems import datasets
 from applesandoranges.problems import sources as dataset_sources
+from applesandoranges.problems.dataset_specs import DatasetSpec
 from applesandoranges.problems.datasets import DATASETS, NOTE_FILE, load_dataset
 from applesandoranges.problems.sources import (
     download,
@@ -53,7 +54,7 @@ def handmade_mnist(tmp_path):
 @pytest.fixture
 def imagenet_root(tmp_path, monkeypatch):
     """``imagenet_root(folder)``: a root with an ImageNet of two classes."""
-    tiny = datasets.DatasetSpec("imagenet", ("train", "val"), (64, 64, 3), 2, 4, 2)
+    tiny = DatasetSpec("imagenet", ("train", "val"), (64, 64, 3), 2, 4, 2)
     monkeypatch.setitem(DATASETS, "ImageNet", tiny)
 
     def make(folder, val_classes=("n01", "n02")):
@@ -117,7 +118,7 @@ def test_handmade_idx_files(handmade_mnist):
 
 def test_full_data_without_a_note(handmade_mnist, monkeypatch):
     spec = DATASETS["MNIST"]
-    full = datasets.DatasetSpec(spec.folder, spec.files, spec.shape, 10, 20, 10)
+    full = DatasetSpec(spec.folder, spec.files, spec.shape, 10, 20, 10)
     monkeypatch.setitem(DATASETS, "MNIST", full)
     assert load_dataset("MNIST", handmade_mnist, ToTensor()).source == "full"
 
@@ -234,7 +235,7 @@ def test_imagenet_with_other_classes_in_val(imagenet_root):
 
 def test_imagenet_with_too_few_classes(imagenet_root, monkeypatch):
     root = imagenet_root("imagenet")
-    three = datasets.DatasetSpec("imagenet", ("train", "val"), (64, 64, 3), 3, 4, 2)
+    three = DatasetSpec("imagenet", ("train", "val"), (64, 64, 3), 3, 4, 2)
     monkeypatch.setitem(DATASETS, "ImageNet", three)
     with pytest.raises(InputError, match="expected 3 classes in the training data, got 2"):
         load_dataset("ImageNet", root, ToTensor())
@@ -311,7 +312,7 @@ def test_download_does_not_take_embedded_digits_for_mnist(embedded_root):
 
 def test_download_of_what_is_there(handmade_mnist, monkeypatch):
     spec = DATASETS["MNIST"]
-    full = datasets.DatasetSpec(spec.folder, spec.files, spec.shape, 10, 20, 10)
+    full = DatasetSpec(spec.folder, spec.files, spec.shape, 10, 20, 10)
     monkeypatch.setitem(DATASETS, "MNIST", full)
     assert "already there" in download("MNIST", handmade_mnist)
 

@@ -10,15 +10,19 @@ from applesandoranges.analysis.eigenspaces import (
     EigenvectorFiles,
     compare_eigenspaces,
     keep_eigenvectors,
-    principal_angles_of_ranks,
 )
+from applesandoranges.subspaces.angles import principal_angles_of_ranks
 from skerch.decompositions import seigh
 from skerch.errors import StoreError
 from skerch.synthmat import SynthMat
 from skerch.utils import gaussian_noise
+from tests import damage
 from tests.skerch.test_measurement_store import snapshot
 
+pytestmark = pytest.mark.numerical
+
 D, N = 60, 10
+SHAPES = {"0.weight": [4, 2, 6], "0.bias": [11], "scale": []}
 FACTS = {
     "run_id": "a", "problem": "p", "split": "test", "data_sha256": "d", "params_sha256": "x",
 }  # fmt: skip
@@ -36,7 +40,18 @@ def other():
 
 
 def files(directory, step, **changes):
-    return EigenvectorFiles(directory, FACTS | {"step": step} | changes)
+    return EigenvectorFiles(directory, FACTS | {"step": step} | changes, SHAPES)
+
+
+def test_vectors_are_shown_by_parameter_name_and_shape(tmp_path, eigh):
+    path = files(tmp_path, 0).save(eigh, 3)
+    moved = path.rename(tmp_path / "elsewhere.h5")
+    V = eigh.vectors(3).float().numpy()
+    with h5py.File(moved) as file:
+        shown = {name: file[f"parameters/{name}"][...] for name in SHAPES}
+    assert {name: list(values.shape[:-1]) for name, values in shown.items()} == SHAPES
+    flat = [values.reshape(-1, 3) for values in shown.values()]
+    np.testing.assert_array_equal(np.concatenate(flat), V)
 
 
 @pytest.mark.parametrize("k", [1, 4, N])
@@ -111,3 +126,18 @@ def test_a_damaged_file_is_named_and_left_alone(eigh, tmp_path):
     ):
         pass
     assert snapshot(tmp_path) == before
+
+
+def test_a_flipped_bit_of_the_vectors_is_found(eigh, tmp_path):
+    path = files(tmp_path, 0).save(eigh, 2)
+    damage.flipped_bit_of(path, "data")
+    with pytest.raises(StoreError, match="the checksum of its vectors does not match"):
+        list(keep_eigenvectors(files(tmp_path, 100), eigh, 2))
+
+
+def test_vectors_without_a_checksum_are_refused(eigh, tmp_path):
+    path = files(tmp_path, 0).save(eigh, 2)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["crc32"]
+    with pytest.raises(StoreError, match="has no checksum, as those of earlier versions; remove"):
+        list(keep_eigenvectors(files(tmp_path, 100), eigh, 2))

@@ -20,7 +20,10 @@ from applesandoranges.app.log import read_log
 from applesandoranges.hessian.checks import check_operator, run_checks
 from applesandoranges.hessian.loss import Loss
 from applesandoranges.hessian.operator import make_hessian
-from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.measurement.recorded_hessian import (
+    RecordedHessianConfig,
+    load_recorded_hessian,
+)
 from applesandoranges.problems.datasets import DATASETS
 from applesandoranges.problems.parameters import buffer_state, load_state, trainable
 from applesandoranges.problems.problem import build_problem
@@ -115,9 +118,11 @@ TOO_LARGE = {"imagenetdet_resnet50"}
 #: Mini-batch and learning rates that lower the loss within few steps.
 BATCH_SIZE = dict.fromkeys(RESNETS, 8)
 #: Last recorded step; the deep tanh network starts on a plateau, and its steps cost nothing.
-LAST_STEP = {"mnist_mini": 400, "fmnist_mlp": 120, "cifar10_3c3d": 40, "cifar10det_3c3d": 40}
+LAST_STEP = {"mnist_mini": 1000, "fmnist_mlp": 120, "cifar10_3c3d": 40, "cifar10det_3c3d": 40}
+#: On its plateau, plain steps of sigmoids leave it to round-off when they find the way down.
+MOMENTUM = {"mnist_mini": 0.9}
 SGD_LR = {
-    "mnist_mini": 0.3, "fmnist_mlp": 0.1, "fmnist_2c2d": 0.05, "cifar10_3c3d": 0.05,
+    "mnist_mini": 0.05, "fmnist_mlp": 0.1, "fmnist_2c2d": 0.05, "cifar10_3c3d": 0.05,
     "cifar10det_3c3d": 0.05, "cifar100_allcnnc": 0.05, "cifar100det_allcnnc": 0.05,
 }  # fmt: skip
 
@@ -150,7 +155,8 @@ def settings_file(path, name, optimizer="SGD", hpars=None, schedule=None):
         "batch_size": BATCH_SIZE.get(name, 32),
         "num_epochs": LAST_STEP.get(name, 20) // 8 + 2,
         optimizer: {
-            "opt_hpars": hpars or {"lr": SGD_LR.get(name, 0.02)},
+            "opt_hpars": hpars
+            or {"lr": SGD_LR.get(name, 0.02), "momentum": MOMENTUM.get(name, 0.0)},
             "lr_schedule": schedule,
         },
     }
@@ -243,6 +249,7 @@ def assert_training_lowers_the_loss(root, tmp_path, name, **how):
 @pytest.mark.parametrize("name", problems())
 def test_hessian_passes_the_checks(root, name, split):
     problem = build(root, name)
+    problem.net.eval()  # as 20a does: a loss with dropout is random
     loss = Loss.of(problem, split, NUM_CLASSES)
     operator = make_hessian(problem.net, problem.criterion, loss.data, NUM_CLASSES)
     results = {result.name: result for result in run_checks(loss, operator)}
@@ -279,7 +286,8 @@ def test_the_hessian_of_resnet_is_restored_with_its_statistics(root, tmp_path, m
     check_operator(
         recorded.operator, Loss.of(recorded.problem, "train", NUM_CLASSES), "step 3, train"
     )
-    torch.testing.assert_close(recorded.operator @ v, products[3], rtol=1e-4, atol=1e-5)
+    # Sums of float32 in another order: small entries are off by more than their own size.
+    assert (recorded.operator @ v - products[3]).norm() < 1e-4 * products[3].norm()
     assert int(dict(recorded.problem.net.named_buffers())["bn1.num_batches_tracked"]) == 3
 
     fresh = build(root, "imagenetdet_resnet18")
@@ -322,8 +330,12 @@ def test_the_whole_chain_ends_in_figures(root, tmp_path, name):
     overlap = [np.linalg.norm(V[largest[:i], :i]) ** 2 / i for i in k]
     np.testing.assert_allclose(table["overlap"], overlap, rtol=1e-3, atol=1e-12)
     np.testing.assert_allclose(table["chance"], k / dim)
-    expected = [((dim - i) / dim) * (2 / (dim - 1) / (dim + 2)) ** 0.5 for i in range(1, n + 1)]
-    np.testing.assert_allclose(table["chance_std"], expected)
+    leverage = (V**2).cumsum(1)
+    expected = np.sqrt((dim - k) / (dim - 1) / k * leverage.var(0))
+    np.testing.assert_allclose(table["chance_std"], expected, rtol=1e-3)
+    z_scores = (table["overlap"] - table["chance"]) / table["chance_std"]
+    np.testing.assert_allclose(table["z_score"], z_scores)
+    np.testing.assert_allclose(result.quantities["z_scores"], z_scores, rtol=1e-6)
 
 
 # ------------------------------------------------------------------------------ labels

@@ -9,6 +9,8 @@ from applesandoranges.figures.grassmannian import study_figure
 from applesandoranges.subspaces import grassmannian as gr
 from skerch.utils import InputError
 
+pytestmark = pytest.mark.numerical
+
 SMALL = gr.Grid("dim", (16, 32, 64), (1, 0.95, 0.4, 0.05))
 each_metric = pytest.mark.parametrize("name", gr.METRICS)
 

@@ -16,6 +16,8 @@ from applesandoranges.problems.parameters import (
 from skerch.linops import SymmetricLinOp, adjoint_mismatch
 from skerch.utils import InputError, gaussian_noise
 
+pytestmark = pytest.mark.numerical
+
 
 def mlp():
     return nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
@@ -73,11 +75,16 @@ def test_operator_is_symmetric(case):
     assert adjoint_mismatch(SymmetricLinOp(operator)) < 1e-12
 
 
-def test_making_it_puts_the_network_into_evaluation_mode(case):
-    net, operator, _ = case
-    assert not net.training
+@pytest.mark.parametrize("mode", [True, False], ids=["training", "evaluation"])
+def test_products_are_those_of_evaluation_mode_and_leave_the_network_as_it_is(case, mode):
+    net, operator, H = case
+    net.train(mode)
+    net[0].train(not mode)  # modules may differ
+    before, buffers = [module.training for module in net.modules()], buffer_state(net)
     v = gaussian_noise(operator.shape[0], 5)
-    torch.testing.assert_close(operator @ v, operator @ v, rtol=0, atol=0)
+    torch.testing.assert_close(operator @ v, H @ v, rtol=0, atol=1e-12)
+    assert [module.training for module in net.modules()] == before
+    assert all(torch.equal(value, buffers[name]) for name, value in net.named_buffers())
 
 
 def test_state_is_restored_with_buffers():

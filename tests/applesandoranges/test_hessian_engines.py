@@ -12,8 +12,8 @@ from applesandoranges.hessian.engines import (
     ProductSettings,
     _Trial,
 )
-from applesandoranges.hessian.memory import peak_bytes
 from applesandoranges.hessian.operator import make_hessian
+from applesandoranges.hessian.peak_memory import peak_bytes
 from skerch.utils import InputError, gaussian_noise
 from tests.applesandoranges.test_hessian import CASES, SIZES, dense_hessian
 

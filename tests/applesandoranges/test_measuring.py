@@ -47,6 +47,7 @@ class Recorded:
 
     def __init__(self, before=lambda product: None):
         self.operator = Operator(before)
+        self.computed_with = {"engine": "graph"}
 
 
 @pytest.fixture

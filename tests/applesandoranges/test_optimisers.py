@@ -5,6 +5,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmResta
 from applesandoranges.training.optimisers import make_optimizer, make_schedule
 from applesandoranges.training.settings import TrainingSettings
 
+pytestmark = pytest.mark.numerical
+
 LR = 0.5
 
 

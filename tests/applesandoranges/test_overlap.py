@@ -2,20 +2,25 @@
 
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
 from applesandoranges.analysis.overlap import (
-    best_mask_curve,
+    all_masks,
     largest_parameters,
     mask_curve,
     mask_curves,
     random_masks,
 )
 from applesandoranges.subspaces.chance import chance_level, chance_variance
+from skerch.core.row_blocks import RowBlocks
 from skerch.decompositions import seigh
+from skerch.results import Eigh
 from skerch.synthmat import SynthMat
 from skerch.utils import gaussian_noise
+
+pytestmark = pytest.mark.numerical
 
 D, N = 40, 12
 
@@ -43,7 +48,7 @@ def test_mask_curves_are_the_definition(eigh, k):
 def test_best_mask_takes_the_longest_rows_for_each_k(eigh, k):
     V = eigh.vectors()
     order = V[:, :k].square().sum(1).argsort(descending=True)
-    assert float(best_mask_curve(eigh)[k - 1]) == pytest.approx(direct(V, order, k), abs=1e-12)
+    assert float(all_masks(eigh).best[k - 1]) == pytest.approx(direct(V, order, k), abs=1e-12)
 
 
 def test_overlap_with_the_whole_space_is_one():
@@ -84,3 +89,60 @@ def test_variance_of_chance_in_exact_arithmetic(k, dim):
     assert float(chance_variance(k, dim)) == pytest.approx(float(exact), rel=1e-12)
     several = chance_variance(torch.tensor([k, 2 * k]), dim)
     assert float(several[0]) == pytest.approx(float(exact), rel=1e-12)
+
+
+def localised_vectors(dim, n, seed):
+    """Return orthonormal vectors that live on few coordinates, as those of networks do, as Eigh."""
+    scales = torch.exp(1.5 * gaussian_noise((dim, 1), seed))
+    V = torch.linalg.qr(scales * gaussian_noise((dim, n), seed + 1)).Q
+    eye = torch.eye(n, dtype=torch.float64)
+    return Eigh(torch.ones(n), eye, RowBlocks(V), eye)
+
+
+def curves_of_random_masks(eigh, num):
+    """Return ``num`` curves of random masks, by :func:`mask_curve`."""
+    V, n = eigh.vectors(), len(eigh.S)
+    masks = random_masks(len(V), n, num, seed=3)
+    return torch.stack([mask_curve(V[mask]) for mask in masks])
+
+
+def test_mean_and_variance_of_all_masks_of_two():
+    """All pairs of coordinates are few enough to try them."""
+    V = torch.linalg.qr(gaussian_noise((D, N), 8)).Q
+    leverage = V[:, :2].square().sum(1)
+    pairs = torch.combinations(leverage, 2).sum(1)
+    eye = torch.eye(N, dtype=torch.float64)
+    found = all_masks(Eigh(torch.ones(N), eye, RowBlocks(V), eye))
+    assert float(found.mean[1]) == pytest.approx(float(pairs.mean()), rel=1e-12)
+    assert float(found.std[1]) == pytest.approx(float(pairs.std(correction=0)), rel=1e-10)
+
+
+def test_the_band_of_random_masks_holds_95_percent_of_them():
+    """At any rank together; the Haar band holds far fewer, as the vectors are localised."""
+    eigh = localised_vectors(1000, 60, seed=2)
+    every, curves = all_masks(eigh), curves_of_random_masks(eigh, 1000)
+    z = every.z_scores(curves).abs()
+    assert 0.93 < float((z < 2).double().mean()) < 0.97
+    k = torch.arange(1, 61)
+    haar = k * chance_variance(k, 1000).sqrt()
+    assert float(((curves - every.mean).abs() < 2 * haar).double().mean()) < 0.6
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-6, 0.1])
+def test_orthogonality_is_that_of_the_eigenvectors(size):
+    """With eight random vectors it is a norm up to about a quarter."""
+    V = torch.linalg.qr(gaussian_noise((200, 30), 1)).Q
+    V += size * gaussian_noise((200, 30), 2) / 200**0.5
+    eye = torch.eye(30, dtype=torch.float64)
+    found = all_masks(Eigh(torch.ones(30), eye, RowBlocks(V), eye)).orthogonality
+    assert found == pytest.approx(float((V.T @ V - eye).norm()), rel=0.25, abs=1e-13)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("exact")
+def test_the_band_of_random_masks_holds_95_percent_for_an_exact_hessian(exact_mnist_mini):
+    eigh = exact_mnist_mini[1].as_eigh()
+    every, curves = all_masks(eigh), curves_of_random_masks(eigh, 1000)
+    inside = (every.z_scores(curves).abs() < 2).double()
+    assert 0.93 < float(inside.mean()) < 0.97
+    np.testing.assert_allclose(curves.std(0)[9:], every.std[9:], rtol=0.1)

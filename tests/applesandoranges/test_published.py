@@ -14,6 +14,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torchvision.models import resnet18
 
 from applesandoranges.analysis.overlap import largest_parameters, mask_curves
+from applesandoranges.hessian.loss import Loss
 from applesandoranges.hessian.operator import make_hessian
 from applesandoranges.problems.parameters import parameter_vector
 from applesandoranges.problems.problem import build_problem
@@ -29,7 +30,6 @@ from applesandoranges.published.compare import (
 from applesandoranges.published.experiment import run_differences
 from applesandoranges.published.figure import draw_comparison
 from applesandoranges.results.collect import read_logs
-from applesandoranges.training.loop import hessian_loss
 from skerch.decompositions import seigh
 from tests.published_logs import published_events, write_logs
 
@@ -56,7 +56,7 @@ def test_loss_of_step_zero(problem):
     rows = tables.table("training", "mnist_mini")
     rows = rows[(rows["quantity"] == "H_train_loss") & (rows["global_step"] == 0)]
     (published,) = rows["value"]
-    assert hessian_loss(problem, "train", 500) == pytest.approx(published, abs=1e-6)
+    assert Loss.of(problem, "train", 500).value().item() == pytest.approx(published, abs=1e-6)
 
 
 @pytest.mark.slow

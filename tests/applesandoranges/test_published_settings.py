@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from applesandoranges.app.config import parse_config
+from applesandoranges.app.keys import parse_config
 from applesandoranges.app.log import read_log
-from applesandoranges.problems import problem
+from applesandoranges.problems import known
 from applesandoranges.problems.datasets import DATASETS, DatasetPair
-from applesandoranges.training.loop import TrainingConfig, prepare_run
+from applesandoranges.training.keys import TrainingConfig
+from applesandoranges.training.run import prepare_run
 from tests.script_loader import load_script
 
 STEPS = [0, 2000, 4000, 6000, 8000]
@@ -67,7 +68,7 @@ def full_size(monkeypatch):
         data = Labels(train)
         return DatasetPair(data, data, Labels(test), train, test, spec.num_classes, "full")
 
-    monkeypatch.setattr(problem, "load_dataset", load)
+    monkeypatch.setattr(known, "load_dataset", load)
 
 
 @pytest.fixture

@@ -131,6 +131,74 @@ def test_of_two_analyses_the_later_one_counts_and_this_is_said(tmp_path):
     assert logs.left_out == [f"{first}: a later analysis of step 0, test counts"]
 
 
+def lines_at(path, stamps):
+    """Give the events of a log, in order, the times of ``stamps``."""
+    events = [json.loads(line)[1] for line in path.read_text().splitlines()]
+    lines = [[stamps[min(i, len(stamps) - 1)], event] for i, event in enumerate(events)]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("2026-10-25_02:30:00.000+0200", "2026-10-25_02:10:00.000+0100"),
+     ("2026-03-01_23:00:00.000+0900", "2026-03-01_15:00:00.000+0000"),
+     ("2026-03-01_23:00:00.000+0000", "2026-03-01_23:00:00.001+0000")],
+    ids=["the clock goes back", "another time zone", "a millisecond"],
+)  # fmt: skip
+def test_which_analysis_is_later_does_not_depend_on_clocks(tmp_path, first, second):
+    """Nor on the names of the files, which have the time of the clock on the wall."""
+    directory = run_directory(tmp_path, "cifar10det_3c3d")
+    early = analysis_log(directory, 895_210, 0, seed=1)
+    late = early.with_name(early.name.replace("2024_", "2023_"))
+    late.write_text(early.read_text().replace(str(curve(1)[0]), "9.5"))
+    lines_at(early, [first])
+    lines_at(late, [second])
+    logs = read_logs(str(tmp_path))
+    assert logs.results[0].array("frob_Qtop^2")[0] == 9.5
+    assert logs.left_out == [f"{early}: a later analysis of step 0, test counts"]
+    (line,) = logs.chosen
+    assert "of 2 analyses that which was begun last" in line
+    assert f" UTC: {late.name}" in line
+
+
+def test_an_analysis_of_ours_that_did_not_end_never_counts(tmp_path):
+    log = Writer(tmp_path, "[10d_x.py]")
+    log("GLOBALS", {"num_params": 50, "made_with": {}})
+    log("RESULT", {"step": 0, "H_test": False, "frob_Qtop^2": [0.1]})
+    logs = read_logs(str(tmp_path))
+    assert not logs.results
+    assert logs.left_out == [f"{log.path}: the analysis of step 0, train did not end"]
+    log("INFO", ["Analysis done", {}])
+    assert len(read_logs(str(tmp_path)).results) == 1
+
+
+def test_recoveries_of_one_hessian_are_results_of_their_own(tmp_path):
+    for number, recovery in enumerate(("seigh", "krylov", "nystrom")):
+        log = Writer(tmp_path, f"[10d_x.py]{number}")
+        log("CONFIG", {"RECOVERY": recovery})
+        log("GLOBALS", {"run_id": "a", "num_params": 50})
+        log("RESULT", {"step": 0, "H_test": False, "frob_Qtop^2": [0.1 * number]})
+    logs = read_logs(str(tmp_path))
+    assert {(r.recovery, r.quantities["frob_Qtop^2"][0]) for r in logs.results} == {
+        ("seigh", 0.0), ("krylov", 0.1), ("nystrom", 0.2),
+    }  # fmt: skip
+    assert not logs.left_out
+    assert len({r.label for r in logs.results}) == 3
+
+
+@pytest.mark.parametrize("own_id", [True, False], ids=["with identity", "log without identity"])
+def test_runs_in_directories_of_one_name_stay_apart(tmp_path, own_id):
+    for number, place in enumerate(("a", "b")):
+        log = Writer(tmp_path / place / "run", "[10d_x.py]")
+        log("GLOBALS", {"run_id": f"{number}" * 32, "run_dir": "run", "num_params": 50})
+        log("RESULT", {"step": 0, "H_test": False, "frob_Qtop^2": [0.1 * number]})
+    if not own_id:
+        log = Writer(tmp_path / "c" / "run", "[10d_x.py]")
+        log("RESULT", {"step": 0, "H_test": False, "frob_Qtop^2": [0.5], "num_params": 50})
+    logs = read_logs(str(tmp_path))
+    assert len(logs.results) == len({r.facts.label for r in logs.results}) == 3 - own_id
+
+
 @pytest.mark.parametrize("lines", [-2, -1], ids=["before the overlap", "published: no last line"])
 def test_an_analysis_that_was_killed_hides_no_complete_one(tmp_path, lines):
     directory = run_directory(tmp_path, "cifar10det_3c3d")

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
+import time
 
 import pytest
 
@@ -24,6 +26,32 @@ def turned_into_another(number):
 def dropped(number):
     with contextlib.suppress(BaseException):
         os.kill(os.getpid(), number)
+
+
+class Finalised:
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        os.kill(os.getpid(), self.number)
+        time.sleep(0.001)  # the handler runs here
+
+
+def test_a_signal_in_a_finaliser_is_raised_right_after(capfd):
+    """There, exceptions are printed and dropped."""
+    hook, handler = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+
+    def finalise_and_wait():
+        Finalised(signal.SIGTERM)
+        time.sleep(30)
+        raise AssertionError("the signal was lost")
+
+    with pytest.raises(Interrupted) as stop, interruptible():
+        finalise_and_wait()
+    assert (str(stop.value), stop.value.status) == ("SIGTERM", 143)
+    assert capfd.readouterr().err == ""
+    assert (sys.unraisablehook, signal.getsignal(signal.SIGALRM)) == (hook, handler)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 
 @pytest.mark.parametrize("fate", [kept, turned_into_another, dropped])

@@ -29,7 +29,9 @@ from applesandoranges.app.log import read_log
 from applesandoranges.problems.sources import write_embedded
 from applesandoranges.training.params_file import IncrementalHDF5
 from skerch.store.files import reading
-from skerch.store.measurements import INITIAL_FLAG, DistributedHDF5, verify_merged
+from skerch.store.measurements import DistributedHDF5
+from skerch.store.merge import verify_merged
+from skerch.store_names import INITIAL_FLAG
 from skerch.utils import InputError, StoreError
 from tests.conftest import ANALYSE, MEASURE, TRAIN, Pipeline
 from tests.faults.processes import ONE_VECTOR_PER_PRODUCT, SignalAt, finish, start

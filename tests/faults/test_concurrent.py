@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from skerch.__main__ import main as skerch
-from skerch.store.measurements import DistributedHDF5, load_merged, verify_merged
+from skerch.store.measurements import DistributedHDF5
+from skerch.store.merge import load_merged, verify_merged
 from tests import damage
 from tests.conftest import ANALYSE, MEASURE, Pipeline
 from tests.faults.conftest import results
@@ -140,3 +141,41 @@ def test_two_processes_repair_the_same_measurement(pipeline, stores, tmp_path, h
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     np.testing.assert_array_equal(columns(store), columns(stores[0]))
+
+
+@pytest.mark.parametrize("allowed", [False, True], ids=["ours", "of other tools"])
+def test_two_analyses_while_a_third_job_measures(pipeline, stores, tmp_path, allowed):
+    """Each gives the Hessian that it was asked for, or says in one line why it cannot."""
+    expected = {}
+    for step, source in stores.items():
+        store = tmp_path / f"undisturbed{step}"
+        shutil.copytree(source, store)
+        assert pipeline.analyse(store, STEP=step) == 0
+        expected[step] = results(pipeline.logs(ANALYSE)[-1])
+    store = tmp_path / "store"
+    shutil.copytree(stores[0], store)
+    if allowed:
+        for path in store.glob("*_0*.h5"):
+            damage.without_attributes(path)
+    words = {"ALLOW_UNKNOWN_PROVENANCE": allowed}
+    commands = [
+        [ANALYSE, *pipeline.analysis_words(store, **words)],
+        [ANALYSE, *pipeline.analysis_words(store, STEP=2, **words)],
+        [MEASURE, *pipeline.measurement_words(store, STEP=2, **ONE_VECTOR_PER_PRODUCT)],
+    ]
+    before = set(pipeline.logs(ANALYSE))
+    processes = start_together(commands, tmp_path)
+    for process in processes:
+        process.join()
+    assert processes[2].exitcode == 0
+    for number, process in enumerate(processes[:2]):
+        if process.exitcode != 0:
+            text = (tmp_path / f"terminal{number}").read_text()
+            assert "Traceback" not in text
+            assert text.splitlines()[-1].startswith(f"{ANALYSE}: ")
+    for log in set(pipeline.logs(ANALYSE)) - before:
+        if "Analysis done" in log.read_text():
+            step = 2 if "__step=2__" in log.name else 0
+            assert results(log) == expected[step]
+    assert pipeline.analyse(store, STEP=2) == 0
+    assert results(pipeline.logs(ANALYSE)[-1]) == expected[2]

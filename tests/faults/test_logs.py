@@ -38,7 +38,14 @@ def long(log):
         file.writelines(LINE % step for step in range(100_000))
 
 
-@pytest.mark.parametrize("change", [cut, foreign, long])
+def long_lines(log):
+    """Lines of ten megabytes: an event, and none."""
+    lines = log.read_text().splitlines(keepends=True)
+    event = json.dumps(["2026-01-01_00:00:00.000", ["INFO", ["x" * 10**7, {}]]]) + "\n"
+    log.write_text("".join([event, *lines, "[" * 10**7 + "\n", event]))
+
+
+@pytest.mark.parametrize("change", [cut, foreign, long, long_lines])
 def test_10c_measures_the_same(trained, measured, store, log, change):
     change(log)
     (store / "leftouter_0000000002.h5").unlink()

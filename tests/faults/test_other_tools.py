@@ -13,7 +13,15 @@ from tests.conftest import ANALYSE, MEASURE, Pipeline
 from tests.faults.conftest import results
 from tests.faults.trees import tree
 
-OURS = {"run_id", "made_with", "data_source", "H_train_sha256", "H_test_sha256", "RESUME"}
+OURS = {
+    "run_id",
+    "made_with",
+    "data_source",
+    "data_files",
+    "H_train_sha256",
+    "H_test_sha256",
+    "RESUME",
+}
 ALLOWED = {"ALLOW_UNKNOWN_PROVENANCE": True}
 
 

@@ -1,32 +1,28 @@
 """Too few open files, full disks, directories that cannot be written to."""
 
-import os
 import shutil
-import subprocess
 from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 
-from skerch.store.measurements import DistributedHDF5, load_merged
+from skerch.store.measurements import DistributedHDF5
+from skerch.store.merge import load_merged
 from tests.conftest import ANALYSE, MEASURE, TRAIN, Pipeline
 from tests.faults.conftest import results
-from tests.faults.processes import (
-    finish,
-    limit_file_size,
-    limit_open_files,
-    without_privileges,
+from tests.faults.disks import (
+    LimitedDisk,
+    SmallDisk,
+    is_about_space,
+    last_line,
+    mount,
+    unmount,
 )
+from tests.faults.processes import finish, limit_open_files, without_privileges
 from tests.faults.trees import tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults_resources")]
-
-
-def last_line(output):
-    text = output.read_text()
-    assert "Traceback" not in text, text
-    return text.splitlines()[-1]
 
 
 # --------------------------------------------------------------- 64 open files, 300 measurements
@@ -68,35 +64,6 @@ def test_more_measurements_than_files_may_be_open(trained, tmp_path):
 # ------------------------------------------------------------------------------------ full disk
 
 
-class SmallDisk:
-    """A directory that is a disk of its own."""
-
-    before = None
-
-    def __init__(self, directory):
-        self.directory, self.filler = directory, directory / "filler"
-
-    def fill(self, leave):
-        free = os.statvfs(self.directory)
-        self.filler.write_bytes(b"\0" * max(free.f_bavail * free.f_frsize - leave, 0))
-
-    def empty(self):
-        self.filler.unlink()
-
-
-class LimitedDisk:
-    """Stands in for a full disk where none can be made: large files fail in the same way."""
-
-    def __init__(self, directory):
-        self.directory, self.before = directory, None
-
-    def fill(self, leave):
-        self.before = partial(limit_file_size, leave)
-
-    def empty(self):
-        self.before = None
-
-
 @pytest.fixture(params=["small disk", "limited files"])
 def disk(request, tmp_path):
     directory = tmp_path / "disk"
@@ -104,18 +71,9 @@ def disk(request, tmp_path):
     if request.param == "limited files":
         yield LimitedDisk(directory)
         return
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "faults", str(directory)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("only root can make a small disk, and not everywhere")
+    mount(directory, "size=4m")
     yield SmallDisk(directory)
-    subprocess.run(["umount", str(directory)], check=True)
-
-
-NO_SPACE = ("No space left", "File too large", "errno = 28", "errno = 27")
-
-
-def is_about_space(line):
-    return any(text in line for text in NO_SPACE)
+    unmount(directory)
 
 
 def test_10a_on_a_full_disk(digits, disk, tmp_path):

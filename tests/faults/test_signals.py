@@ -3,15 +3,19 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from applesandoranges.app.log import read_log
-from skerch.store.measurements import INITIAL_FLAG, DistributedHDF5
+from skerch.store.measurements import DistributedHDF5
+from skerch.store_names import INITIAL_FLAG
 from tests.conftest import ANALYSE, MEASURE, TRAIN, Pipeline
 from tests.faults.processes import ONE_VECTOR_PER_PRODUCT, SignalAt, finish, start
 from tests.faults.trees import tree
+from tests.script_loader import REPOSITORY
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults_signals")]
 
@@ -48,7 +52,7 @@ def test_10a(tmp_path, digits, number, name, status):
         f"OBS_DATASETS={digits}", f"OUTPUT_DIR={tmp_path / 'output'}", "RANDOM_SEED=1",
         "RECORD_STEPS=[0,2,290]", "NUM_HESSIAN_DATAPOINTS=20", "DEVICE=cpu",
     ]  # fmt: skip
-    found, text = interrupt([TRAIN, *words], tmp_path, number, '"global_step": 2')
+    found, text = interrupt([TRAIN, *words, "SCREEN=json"], tmp_path, number, '"global_step": 2')
     assert (found, text.splitlines()[-1]) == (status, f"{TRAIN}: stopped by {name}")
     (run_dir,) = (tmp_path / "output").iterdir()
     body = last_body(run_dir, TRAIN)
@@ -68,7 +72,9 @@ def test_10c(tmp_path, trained, number, name, status):
         store, TRAINING_LOGPATH=log, NUM_OUTER=3, NUM_INNER=300,
         MEASUREMENT_IDXS=list(range(300)), **ONE_VECTOR_PER_PRODUCT,
     )  # fmt: skip
-    found, text = interrupt([MEASURE, *words], tmp_path, number, "Measurement successful!")
+    found, text = interrupt(
+        [MEASURE, *words, "SCREEN=json"], tmp_path, number, "Measurement successful!"
+    )
     assert (found, text.splitlines()[-1]) == (status, f"{MEASURE}: stopped by {name}")
     flags = [DistributedHDF5.load(path).flag for path in store.glob("inner_0*.h5")]
     body, missing = last_body(run_dir, MEASURE), flags.count(INITIAL_FLAG)
@@ -83,7 +89,7 @@ def test_10d(tmp_path, trained, store, number, name, status):
     shutil.copytree(trained.run_dir, run_dir)
     (log,) = run_dir.glob("*[[]10a*.log")
     words = trained.analysis_words(store, TRAINING_LOGPATH=log, NUM_A_POSTERIORI=20000)
-    found, text = interrupt([ANALYSE, *words], tmp_path, number, "Solving the core")
+    found, text = interrupt([ANALYSE, *words, "SCREEN=json"], tmp_path, number, "Solving the core")
     assert (found, text.splitlines()[-1]) == (status, f"{ANALYSE}: stopped by {name}")
     assert last_body(run_dir, ANALYSE) == {
         "by": name, "step": 0, "H_test": False, "merged": ["inner", "outer"],
@@ -100,3 +106,14 @@ def test_merge(tmp_path, store, number, name, status):
         status, f"skerch: stopped by {name} before it was done\n",
     )  # fmt: skip
     assert tree(store) == before
+
+
+def test_tests_pass_where_ctrl_c_is_ignored():
+    """As of ``make test &`` in a script: shells let background jobs ignore Ctrl-C."""
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        ["bash", "-c", 'trap "" INT; exec "$@"', "bash", *words,
+         "tests/applesandoranges/test_signals.py"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

@@ -1,4 +1,4 @@
-"""The table of the documentation names tests that exist, and each of this directory."""
+"""Each row of the table of the documentation names a test that exists."""
 
 import ast
 import re
@@ -21,7 +21,21 @@ def test_a_row_names_a_test(path, name):
     assert name in functions_of(path)
 
 
-def test_every_case_has_a_row():
+def rows():
+    """Yield the cells of each row of the table, without its head and its headings."""
     cases = DOCUMENT.partition("## What happens")[2].partition("\n## ")[0]
-    rows = [r for r in cases.splitlines() if r.startswith("| ") and not r.startswith("| **")]
-    assert len(rows) - 1 >= len(NAMED) > 40
+    for line in cases.splitlines():
+        if line.startswith("| ") and not line.startswith(("| **", "| case |")):
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+@pytest.mark.parametrize("cells", list(rows()), ids=lambda cells: cells[0])
+def test_every_row_says_what_happens_and_names_one_test(cells):
+    case, happens, test = cells
+    assert case
+    assert happens
+    assert (re.fullmatch(r"`(\w+/test_\w+\.py)::(test_\w+)`", test) or [None])[0]
+
+
+def test_the_table_was_found():
+    assert len(list(rows())) == len(NAMED) > 80

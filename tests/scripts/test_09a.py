@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from applesandoranges.app.config import run_script
+from applesandoranges.app.keys import run_script
 from tests.script_loader import load_script
 
 NAME = "09a_prepare_datasets.py"

@@ -4,11 +4,12 @@ import h5py
 import pytest
 import yaml
 
+from applesandoranges.app.alone import take_lock
 from applesandoranges.app.log import read_log
 from applesandoranges.problems.sources import write_synthetic
 from applesandoranges.training import checkpoints
 from applesandoranges.training.params_file import IncrementalHDF5
-from tests.conftest import Pipeline
+from tests.conftest import TRAIN, Pipeline, run
 
 RECORD = (0, 3, 9, 17)
 HEADERS = ("EVAL ROUND", "TRAINING BATCH", "HDF5", "FINAL EVALUATION")
@@ -123,6 +124,31 @@ def test_a_finished_training_is_left_alone(stopped, capsys):
     assert snapshot(stopped) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["PROBLEM=fmnist_mlp"], "PROBLEM was 'mnist_mini', now 'fmnist_mlp'"),
+        (["RANDOM_SEED=1"], "RANDOM_SEED was 12345, now 1"),
+        (["NUM_HESSIAN_DATAPOINTS=30"], "NUM_HESSIAN_DATAPOINTS was 20, now 30"),
+        (["OBS_DATASETS={other}"], "these are not the data of the training"),
+        (["OBS_DATASETS=nowhere"], "not found"),
+    ],
+    ids=["problem", "seed", "points", "data", "no data"],
+)
+def test_a_finished_training_is_none_of_another_kind(trained, tmp_path, capsys, words, message):
+    write_synthetic("MNIST", tmp_path, 4000, 1000)
+    given = {
+        "OBS_DATASETS": trained.datasets, "RANDOM_SEED": trained.seed, "RECORD_STEPS": "[0,2]",
+        "MAX_STEPS": 2, "NUM_HESSIAN_DATAPOINTS": 20, "DEVICE": "cpu", "RESUME": trained.run_dir,
+    } | dict(word.format(other=tmp_path).split("=") for word in words)  # fmt: skip
+    before = snapshot(trained)
+    capsys.readouterr()
+    assert run(TRAIN, *(f"{name}={value}" for name, value in given.items())) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert snapshot(trained) == before
+
+
 def test_a_line_cut_by_a_kill_is_ended_and_left_out(stopped):
     with stopped.log.open("a") as log:
         log.write('["2026-01-01_00:00:00.000", ["TRAINING BA')
@@ -158,3 +184,46 @@ def test_a_damaged_checkpoint_is_refused(stopped, capsys):
     assert stopped.train() == 1
     assert "the checkpoint is damaged; start the training anew" in capsys.readouterr().err
     assert stopped.params.read_bytes() == params
+
+
+def forget(pipeline, lines):
+    """Leave of a training what one has that was killed in its first milliseconds."""
+    content = pipeline.log.read_text().splitlines(keepends=True)
+    whole, cut = "".join(content[: int(lines)]), content[int(lines)][:30] * (lines % 1 > 0)
+    pipeline.log.write_text(whole + cut)
+    for path in pipeline.run_dir.glob("*.h5"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+@pytest.mark.parametrize("lines", [0, 0.5, 1, 1.5], ids=["empty", "cut", "CONFIG", "CONFIG, cut"])
+def test_a_training_killed_before_it_began_goes_on(tmp_path, digits, stopped, lines, times):
+    forget(stopped, lines)
+    if times == 2:  # the second one, too, dies in its first line
+        with stopped.log.open("a") as log:
+            log.write("\n[" if lines < 1 else "\n")
+    assert stopped.train() == 0
+    undisturbed = Pipeline(tmp_path / "undisturbed", digits, 6, 12)
+    assert undisturbed.train() == 0
+    assert numbers(stopped) == numbers(undisturbed)
+    assert len(read_log(stopped.log).bodies("GLOBALS")) == 1
+
+
+@pytest.mark.parametrize("lines", [0, 1], ids=["empty", "CONFIG"])
+def test_a_cut_log_beside_recorded_steps_is_refused(stopped, capsys, lines):
+    """It does not say of which run they are."""
+    content = stopped.log.read_text().splitlines(keepends=True)
+    stopped.log.write_text("".join(content[:lines]))
+    before = snapshot(stopped)
+    assert stopped.train() == 2
+    assert "was cut, it does not say of which run" in capsys.readouterr().err
+    assert snapshot(stopped) == before
+
+
+def test_a_training_that_another_process_goes_on_with_is_refused(stopped, capsys):
+    before = snapshot(stopped)
+    with take_lock(stopped.log, "x"):
+        assert stopped.train() == 2
+    assert "is being written already, in another process" in capsys.readouterr().err
+    assert snapshot(stopped) == before
+    assert stopped.train() == 0

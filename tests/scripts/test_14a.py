@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from applesandoranges.app.config import parse_config
+from applesandoranges.app.keys import parse_config
 from tests.conftest import run
 from tests.published_logs import (
     analysis_events,

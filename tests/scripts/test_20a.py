@@ -82,6 +82,7 @@ def test_deterministic_problems_pass(root, small_batches, capsys, problem, num, 
     assert out.splitlines()[0].startswith(f"{problem}: {source} data, seed ")
     assert "all checks hold, the loss is deterministic" in out
     assert err == ""
+    assert max(map(len, out.splitlines())) <= 100
     assert sorted(root.rglob("*")) == before
 
 
@@ -95,6 +96,9 @@ def test_random_augmentation_is_named(root, small_batches, capsys):
     assert line.startswith(f"{CHECK}: cifar10_3c3d: ")
     assert "train, determinism: " in line
     assert "random augmentation in the transform of the data" in line
+    assert max(map(len, out.splitlines())) <= 100
+    words = " ".join(out.split())
+    assert "remedy: use a deterministic transform: cifar10det_3c3d instead of" in words
     assert "remedy: use a deterministic transform: cifar10det_3c3d instead" in line
 
 
@@ -113,8 +117,8 @@ def test_training_mode_is_named(root, small_batches, capsys, monkeypatch, layer,
         problem.net.insert(2, layer)
         return problem
 
-    def in_training_mode(net, *args):
-        operator = true_hessian(net, *args)
+    def in_training_mode(net, *args, **keys):
+        operator = true_hessian(net, *args, **keys)
         net.train()
         return operator
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from applesandoranges.app import events
 from applesandoranges.app.log import JsonLog, read_log
 from applesandoranges.cluster.progress import begun_indices
 from applesandoranges.problems.datasets import DATASETS
@@ -16,7 +17,7 @@ from applesandoranges.problems.registry import PROBLEMS
 from applesandoranges.problems.sources import write_synthetic
 from applesandoranges.training.params_file import IncrementalHDF5
 from skerch.store.layout import create_hdf5_layout
-from tests.conftest import MEASURE, TRAIN, Pipeline, run
+from tests.conftest import ANALYSE, MEASURE, TRAIN, Pipeline, run
 from tests.scripts.test_10a_resume import stop_after
 
 EVALUATIONS = ("EVAL ROUND", "FINAL EVALUATION")
@@ -53,7 +54,9 @@ def texts(log, text):
 def test_hdf5_lines(pipeline, words, expected):
     training = pipeline(*words, record=(0,))
     assert training.train() == 0
-    assert read_log(training.log).bodies("HDF5") == [
+    bodies = read_log(training.log).bodies("HDF5")
+    assert [len(body.pop("sha256")) for body in bodies] == [64] * len(expected)
+    assert bodies == [
         {"global_step": 0, "matrix": matrix, "split": split, "status": "saved"}
         for matrix, split in expected
     ]
@@ -152,6 +155,7 @@ def test_12a_without_evaluations(tmp_path, digits, monkeypatch):
     found = {event.header for event in read_log(log).events}
     assert {"H_TRAIN RESULT", "TRAINING BATCH"} <= found
     assert not found & set(EVALUATIONS)
+    assert texts(log, events.TEST_MATRICES) == [{"seed_phi": 1, "seed_psi": 2}]
 
 
 # ---------------------------------------------------------------------------------- earlier logs
@@ -264,6 +268,25 @@ def test_globals_of_measurements(measured, trained):
     assert {name: body[name] for name in ours} == ours
 
 
+def test_logs_say_the_seeds_of_test_matrices(measured, trained, capsys):
+    """12a draws others: its seeds are one less."""
+    seeds = {"seed_phi": trained.seed + 1, "seed_psi": trained.seed + 2}
+    assert texts(measured, events.TEST_MATRICES) == [seeds]
+    store, before = trained.lay_out("seeds"), set(trained.logs(ANALYSE))
+    assert trained.measure(store) == 0
+    assert trained.analyse(store) == 0
+    (log,) = set(trained.logs(ANALYSE)) - before
+    assert texts(log, events.TEST_MATRICES) == [seeds]
+    assert "12a draws others than 10c and 10d" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", [TRAIN, "12a_mnist_mini_exhaustive_test.py"])
+def test_the_help_of_the_seed_says_so(capsys, script):
+    assert run(script, "--help") == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "test matrices of 12a are others" in words
+
+
 def test_every_product_of_a_round_is_kept(trained):
     store = trained.root / "rounds of words"
     create_hdf5_layout(store, (7030, 7030), np.dtype("f4"), 6, 0, symmetric=True)
@@ -274,6 +297,7 @@ def test_every_product_of_a_round_is_kept(trained):
     (body,) = texts(log, "Measurement successful!")
     assert body["with_outer"]
     assert "li_seed" not in read_log(log).first("GLOBALS")
+    assert texts(log, events.TEST_MATRICES) == [{"seed_psi": trained.seed + 2}]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """10a, 10c, 10d and 13a, run in this process on real digits."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import torch
 
 from applesandoranges.analysis.overlap import largest_parameters, mask_curve
 from applesandoranges.app.log import read_log
-from applesandoranges.measurement.recorded import RecordedHessianConfig, load_recorded_hessian
+from applesandoranges.measurement.recorded_hessian import (
+    RecordedHessianConfig,
+    load_recorded_hessian,
+)
 from applesandoranges.measurement.seigh import sketch_matrices
 from applesandoranges.problems.parameters import parameter_vector
 from applesandoranges.problems.problem import build_problem
@@ -71,7 +75,7 @@ def test_log_has_the_documented_lines(trained):
     } | {"epoch", "global_step"}
     assert log.first("EVAL ROUND").keys() == evaluation
     assert log.first("FINAL EVALUATION").keys() == evaluation
-    assert log.first("HDF5").keys() == {"global_step", "matrix", "split", "status"}
+    assert log.first("HDF5").keys() == {"global_step", "matrix", "split", "status", "sha256"}
     assert log.first("TRAINING BATCH").keys() == {
         "global_step", "epoch", "batch_loss", "H_train_loss", "H_test_loss", "lr",
     }  # fmt: skip
@@ -143,6 +147,7 @@ def test_the_state_after_the_last_update_can_be_recorded(tmp_path, digits):
         (["NUM_HESSIAN_DATAPOINTS=50000"], "at most"),
         (["NUM_HESSIAN_DATAPOINTS=0"], "multiple of 10"),
         (["PROBLEM=mnist_maxi"], "nearest valid one is mnist_mini"),
+        (["PROBLEM=vit"], "one of your own is a path that ends in .py"),
         (["OPTIMIZER=SDG"], "nearest valid one is SGD"),
         (["TUNING_CONF=no.yaml"], "no.yaml: no such settings file"),
         (["OBS_DATASETS=nowhere"], "SOURCE=download.*SOURCE=embedded"),
@@ -194,8 +199,8 @@ def test_rerun_measures_only_what_is_missing_and_says_so(trained, capsys):
     capsys.readouterr()
     assert trained.measure(store, MEASUREMENT_IDXS=[1, 2, 3]) == 0
     out = capsys.readouterr().out
-    assert [line.count("Performing") for line in out.splitlines()].count(1) == 1
-    assert '"num": 2' in out
+    assert "2 measurements are done already" in out
+    assert "1 measured, indices 3 ... 3" in out
     before = snapshot(store)
     assert trained.measure(store, MEASUREMENT_IDXS=[0, 1, 2, 3]) == 0
     assert "Nothing to measure: all requested measurements are done" in capsys.readouterr().out
@@ -207,7 +212,7 @@ def test_store_of_another_hessian_is_measured_again(trained, capsys):
     assert trained.measure(store, STEP=2) == 0
     capsys.readouterr()
     assert trained.measure(store, STEP=0, MEASUREMENT_IDXS=[0, 1]) == 0
-    assert capsys.readouterr().out.count("Measurement successful!") == 2
+    assert "2 measured, indices 0 ... 1" in capsys.readouterr().out
     assert trained.analyse(store, STEP=0) == 1
     err = capsys.readouterr().err
     assert "10 of 12 measurements cannot be used: 2-11 (of another Hessian" in err
@@ -224,6 +229,12 @@ def test_store_of_another_hessian_is_measured_again(trained, capsys):
         ({"NUM_INNER": 5, "MEASUREMENT_IDXS": [0]}, 2, "outer=6, inner=5"),
         ({"NUM_OUTER": 8000, "NUM_INNER": 9000}, 2, "inner <= 7030"),
         ({"NUM_OUTER": 7}, 2, "expected shape (7030, 7) and dtype float32"),
+        (
+            {"NUM_OUTER": 7},
+            2,
+            "create_hdf5_layout --hdf5dir NEW_DIRECTORY --dtype float32 --shape "
+            "7030,7030 --outer 7 --inner 12 --sym makes a store that fits",
+        ),
         ({"NUM_INNER": 13}, 2, "expected shape (13, 13) and dtype float32"),
         ({"MEASUREMENTS_DIR": "nowhere"}, 2, "no such store; python -m skerch create_hdf5_layout"),
         ({"OBS_DATASETS": "nowhere"}, 2, "SOURCE=embedded"),
@@ -276,7 +287,7 @@ def test_store_of_another_dtype_is_refused(trained, capsys):
 
 def test_nan_is_refused_with_step_and_index(trained, capsys, monkeypatch):
     store = trained.lay_out("nan")
-    module = __import__("applesandoranges.measurement.recorded", fromlist=["make_hessian"])
+    module = __import__("applesandoranges.measurement.recorded_hessian", fromlist=["make_hessian"])
     true_hessian = module.make_hessian
 
     class Poisoned:
@@ -289,7 +300,9 @@ def test_nan_is_refused_with_step_and_index(trained, capsys, monkeypatch):
             result[3, -1] = float("nan")
             return result
 
-    monkeypatch.setattr(module, "make_hessian", lambda *args: Poisoned(true_hessian(*args)))
+    monkeypatch.setattr(
+        module, "make_hessian", lambda *args, **keys: Poisoned(true_hessian(*args, **keys))
+    )
     before = snapshot(store)
     assert trained.measure(store, STEP=2, MEASUREMENT_IDXS=[4, 5]) == 1
     assert "step 2, train: symmetry: the product is NaN or infinite" in capsys.readouterr().err
@@ -346,7 +359,8 @@ def test_one_triangle_gives_the_core_of_the_original(trained, budget):
 def test_10d_logs_all_documented_quantities(analysed):
     bodies = read_log(analysed).bodies("RESULT")
     assert all(body["step"] == 0 and body["H_test"] is False for body in bodies)
-    assert [body["K"] for body in bodies if "K" in body] == [6, 3, 1]
+    assert [body["K"] for body in bodies if "num_a_posteriori" in body] == [6, 3, 1]
+    assert [body["K"] for body in bodies if "layers_mask" in body] == [6, 3, 1]
     names = {name for body in bodies for name in body}
     assert {
         "core_S", "Frob(H)^2", "Frob(H_K)^2", "Frob(H-H_K)^2", "Frob(H_3)^2", "Frob(H-H_6)^2",
@@ -458,7 +472,7 @@ def test_13a_draws_and_prints(analysed, tmp_path, capsys):
     pngs = {p.stem: p for p in (tmp_path / "f").glob("*.png")}
     assert set(pngs) == {
         "overview", "overlap_over_k", "overlap_over_steps", "errors", "masks", "run_times",
-        "ratio_over_k", "ratio_over_steps", "grassmannian_along_training",
+        "ratio_over_k", "ratio_over_steps", "grassmannian_along_training", "layers",
     }  # fmt: skip
     assert {p.stem for p in (tmp_path / "f").glob("*.pdf")} == set(pngs)
     assert pngs["overview"].read_bytes().startswith(b"\x89PNG")
@@ -483,13 +497,16 @@ def test_13a_draws_training_and_measurements(trained, analysed, tmp_path):
     assert evaluations["global_step"].tolist() == [0, 3]
 
 
-def test_13a_draws_stages_shorter_than_the_resolution_of_logs(analysed, tmp_path):
+def test_13a_says_that_all_stages_are_shorter_than_the_resolution_of_logs(
+    analysed, tmp_path, capsys
+):
     log = tmp_path / "fast.log"
     lines = [json.loads(line)[1] for line in analysed.read_text().splitlines()]
     log.write_text("\n".join(json.dumps(["2026-01-31_12:34:56.789", line]) for line in lines))
     words = [f"LOGS={log}", f"OUTPUT_DIR={tmp_path / 'f'}", "FIGURES=[run_times]"]
-    assert run(DRAW, *words) == 0
-    assert (pd.read_csv(tmp_path / "f" / "run_times_seconds.csv")["seconds"] == 0).all()
+    assert run(DRAW, *words) == 2
+    assert "no stage takes longer than 0.001 s" in capsys.readouterr().err
+    assert not (tmp_path / "f").exists()
 
 
 def test_13a_takes_no_warning_for_a_stage(analysed, tmp_path):
@@ -508,8 +525,11 @@ def test_13a_draws_what_is_there_and_names_what_is_not(analysed, tmp_path, capsy
     cut = tmp_path / "cut.log"
     text = analysed.read_text()
     cut.write_text(text[: text.rindex("RESULT") + 40])
-    assert run(DRAW, f"LOGS={cut}", f"OUTPUT_DIR={tmp_path / 'f'}") == 0
-    assert "left out:" in capsys.readouterr().err
+    words = [f"OUTPUT_DIR={tmp_path / 'f'}", "FIGURES=overview"]
+    assert run(DRAW, f"LOGS={cut}", *words) == 2  # an analysis that did not end does not count
+    assert f"{cut}: the analysis of step 0, train did not end" in capsys.readouterr().err
+    assert run(DRAW, f"LOGS={cut}{os.pathsep}{analysed}", *words) == 0
+    assert f"{cut}: the analysis of step 0, train did not end" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

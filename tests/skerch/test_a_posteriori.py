@@ -10,8 +10,10 @@ import torch
 from scipy.stats import chi2
 
 from skerch.a_posteriori import (
+    APosterioriError,
     a_posteriori_error,
     a_posteriori_error_bounds,
+    confidence_interval,
     gaussian_test_vectors,
     scree_bounds,
     truncation_errors,
@@ -20,6 +22,8 @@ from skerch.decompositions import seigh
 from skerch.linops import DiagonalLinOp
 from skerch.synthmat import SynthMat
 from skerch.utils import InputError
+
+pytestmark = pytest.mark.numerical
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "a_posteriori.json").read_text())
 F64 = torch.float64
@@ -31,6 +35,12 @@ DIAGONALS = {
     "difference": _A - _B,
 }
 MANY = 20_000
+SPECTRA = {
+    "exponential": 10.0 ** -(torch.arange(300, dtype=F64) / 20),
+    "polynomial": 1 / (1 + torch.arange(300, dtype=F64)),
+    "one outlier": torch.cat([torch.ones(1, dtype=F64), torch.full((299,), 1e-3, dtype=F64)]),
+    "flat": torch.ones(300, dtype=F64),
+}
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +82,13 @@ class TestReferenceNumbers:
         num, error = (float(part.split("=")[1]) for part in case.split(","))
         found = a_posteriori_error_bounds(int(num), error)
         assert found == pytest.approx(VECTORS["bounds"][case], abs=1e-8)
+
+    def test_a_share_of_an_interval_is_at_most_one(self):
+        """Of an estimate that may be too small, the upper bound alone could be more than all."""
+        S = torch.tensor([2.0, 1.0])
+        lower, upper = scree_bounds(S, frob_sq=(4.0, 10.0), error_sq=(0.0, 0.0))
+        assert (lower.tolist(), upper.tolist()) == ([0.5, pytest.approx(0.1)], [1.0, 0.25])
+        assert scree_bounds(S, frob_sq=4.0, error_sq=0.0)[1].tolist() == [1.25, 0.25]
 
     def test_scree(self, assert_close):
         S = torch.tensor(VECTORS["scree_eigenvalues"], dtype=F64)
@@ -122,8 +139,7 @@ class TestEstimator:
 
     def test_one_vector_has_no_standard_error(self, gaussian):
         A = gaussian(7, 9)
-        with pytest.warns(UserWarning, match="degrees of freedom"):
-            found = a_posteriori_error(A, A + 1, 1, seed=5).standard_errors
+        found = a_posteriori_error(A, A + 1, 1, seed=5).standard_errors
         assert all(math.isnan(x) for x in found)
 
     def test_different_shapes_raise(self):
@@ -233,3 +249,44 @@ class TestScreeBounds:
     def test_impossible_norms_raise(self, frob_sq):
         with pytest.raises(InputError, match="positive squared norm"):
             scree_bounds(torch.ones(3), frob_sq, 1.0)
+
+
+class TestIntervals:
+    @pytest.fixture(params=SPECTRA)
+    def scree(self, request):
+        """How often bounds of exact leading values hold for all ranks, by mean and by interval.
+
+        1,000 estimates from 30 vectors each; beyond the leading 20 values is the error.
+        """
+        S, draws, num, k = SPECTRA[request.param], 1000, 30, 20
+        squares = torch.randn(draws, num, len(S), generator=torch.Generator().manual_seed(4))
+        squares = squares.double().square() * S.square()
+        true = S.square().flip(0).cumsum(0).flip(0)[:k] / S.square().sum()
+        held = {"mean": 0, "interval": 0}
+        for draw in squares:
+            errors = APosterioriError(draw.sum(1), draw[:, :k].sum(1), draw[:, k:].sum(1))
+            means = errors.means[0], errors.means[2]
+            intervals = errors.intervals(0.975)[0], errors.intervals(0.975)[2]
+            for name, (frob_sq, error_sq) in {"mean": means, "interval": intervals}.items():
+                lower, upper = scree_bounds(S[:k], frob_sq, error_sq)
+                held[name] += bool(((lower <= true) & (true <= upper + 1e-9)).all())
+        return request.param, {name: count / draws for name, count in held.items()}
+
+    def test_scree_bounds_hold_as_often_as_they_say(self, scree):
+        name, held = scree
+        assert held["interval"] >= 0.95
+        if name == "one outlier":
+            assert held["mean"] < 0.1
+
+    def test_interval_in_closed_form(self):
+        """Student's t for 4 degrees of freedom at 97.5 % is 2.776."""
+        low, high = confidence_interval(2.0, 0.1, 5, 0.95)
+        assert high == pytest.approx(2 * math.exp(2.7764451 * 0.05))
+        assert low * high == pytest.approx(4)
+
+    def test_interval_of_zeros(self):
+        assert confidence_interval(0.0, 0.0, 5, 0.95) == (0, 0)
+
+    def test_one_vector_is_too_few(self):
+        with pytest.raises(InputError, match="at least 2 estimates, got 1"):
+            confidence_interval(1.0, math.nan, 1, 0.95)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from skerch.a_priori import a_priori_hyperparams
 from skerch.utils import InputError
 
+pytestmark = pytest.mark.numerical
+
 CASES = json.loads((Path(__file__).parents[1] / "vectors" / "a_priori.json").read_text())
 
 

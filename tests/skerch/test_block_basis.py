@@ -6,10 +6,12 @@ import h5py
 import pytest
 import torch
 
-from skerch.core.krylov import BasisStep, extend_basis, write_starting_block
+from skerch.core.krylov import BasisStep, extend_basis, project_out, write_starting_block
 from skerch.core.row_blocks import RowBlocks
 from skerch.ssrft import SSRFT
-from skerch.utils import InputError, NumericalError
+from skerch.utils import InputError, NumericalError, product_round_off
+
+pytestmark = pytest.mark.numerical
 
 F32, F64 = torch.float32, torch.float64
 D, N = 120, 8
@@ -124,6 +126,18 @@ class TestExtension:
         big = BasisStep(torch.eye(N, dtype=F64), torch.eye(N, dtype=F64), torch.eye(N, dtype=F64))
         step, _ = extend([V[:, :N], V[:, N:]], 1e-17 * gaussian(D, N), [big])
         assert step.rank == 0
+
+    @pytest.mark.parametrize("seed", range(30))
+    @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+    def test_round_off_stays_below_half_of_what_decides(self, extend, mixed_sign, dtype, seed):
+        """Two eigenvalues: behind two blocks there is nothing, whichever way a kernel sums."""
+        H = mixed_sign(D, [2.0] * 40 + [-1.0] * 80).to(dtype)
+        first = torch.empty(D, 3, dtype=dtype)
+        write_starting_block(SSRFT((3, D), seed), first)
+        step, second = extend([first], H @ first, dtype=dtype)
+        round_ = project_out([first, second], H @ second, [step], 10**8, None)
+        left = float(torch.linalg.svdvals(round_.factor).max())
+        assert 0 < left < product_round_off(D, torch.finfo(dtype).eps, 2.0) / 2
 
     def test_the_basis_never_gets_wider_than_the_space(self, extend, orthonormal, gaussian):
         V = orthonormal(20, 17)

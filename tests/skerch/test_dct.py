@@ -9,6 +9,8 @@ import torch
 from skerch import dct
 from skerch.dct import DCT, Scratch, SelectedDCT, SignedGather
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 DIMS = [1, 2, 3, 7, 8, 15, 16, 30, 97, 100, 360, 385]
 #: The longest single pass, and the numbers of a step.
@@ -57,9 +59,9 @@ class TestDCT:
         X, whole = gaussian(dim, 3).float(), DCT(dim, CPU)
         C = whole.outputs(whole.forward(X, whole.order, scratch(torch.float32)))
         assert C.dtype == torch.float32
-        assert_close(C, oracle(X), tol=1e-6)
+        assert_close(C, oracle(X), tol=5e-6)
         found = whole.inverse(C, whole.spectrum, scratch(torch.float32))
-        assert_close(whole.order.inverse()(found), X, tol=1e-6)
+        assert_close(whole.order.inverse()(found), X, tol=5e-6)
 
     def test_inputs_are_gathered(self, dim, gaussian, assert_close):
         X, whole = gaussian(dim, 2), DCT(dim, CPU)
@@ -95,8 +97,8 @@ def test_lengths_of_two_passes_as_they_are(dim, gaussian, assert_close):
     X, whole = gaussian(dim, 2).float(), DCT(dim, CPU)
     few = SelectedDCT(torch.tensor([0, dim // 2, dim - 1, 17]), dim, CPU)
     Z = whole.forward(X, whole.order, scratch(torch.float32))
-    assert_close(whole.outputs(Z), oracle(X), tol=1e-6)
-    assert_close(few.forward(X, few.order), oracle(X)[few.selected.numpy()], tol=1e-6)
+    assert_close(whole.outputs(Z), oracle(X), tol=5e-6)
+    assert_close(few.forward(X, few.order), oracle(X)[few.selected.numpy()], tol=5e-6)
 
 
 @pytest.mark.parametrize(
@@ -156,5 +158,5 @@ def test_steps_do_not_matter(monkeypatch, gaussian, assert_close):
         monkeypatch.setattr(dct, "STEP_NUMBERS", numbers)
         few = SelectedDCT(selected, 360, CPU)
         found.append(few.forward(X, few.order))
-    assert_close(found[1], found[0], tol=1e-6)
-    assert_close(found[2], found[0], tol=1e-6)
+    assert_close(found[1], found[0], tol=5e-6)
+    assert_close(found[2], found[0], tol=5e-6)

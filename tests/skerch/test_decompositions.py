@@ -10,7 +10,9 @@ import torch
 from skerch.decompositions import seigh, ssvd
 from skerch.linops import CompositeLinOp, SymmetricLinOp, adjoint_mismatch
 from skerch.synthmat import SynthMat
-from skerch.utils import InputError, NumericalError
+from skerch.utils import InputError, NumericalError, gaussian_noise
+
+pytestmark = pytest.mark.numerical
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "decompositions.json").read_text())
 F64 = torch.float64
@@ -25,7 +27,8 @@ class Counting:
     """An operator that records the widths of the blocks it is multiplied with."""
 
     def __init__(self, A):
-        self.A, self.shape, self.left, self.right = A, A.shape, [], []
+        self.A, self.shape, self.dtype = A, A.shape, A.dtype
+        self.left, self.right = [], []
 
     def __matmul__(self, X):
         self.left.append(X.shape[1])
@@ -160,20 +163,20 @@ class TestSeighInterface:
     def H(self):
         return SynthMat.exp_decay((50, 50), 5, 0.2, seed=4, psd=False)
 
-    @pytest.mark.parametrize("block_size", [1, 7, 64])
-    def test_block_sizes_do_not_matter(self, H, block_size, assert_close):
-        expected, found = seigh(H, 12, 30, 1), seigh(H, 12, 30, 1, block_size=block_size)
+    @pytest.mark.parametrize("batch_size", [1, 7, 64])
+    def test_batch_sizes_do_not_matter(self, H, batch_size, assert_close):
+        expected, found = seigh(H, 12, 30, 1), seigh(H, 12, 30, 1, batch_size=batch_size)
         assert_close(found.S, expected.S, tol=1e-12)
         assert_close(found.vectors(), expected.vectors(), tol=1e-10)
 
     @pytest.mark.parametrize(
-        ("block_size", "widths"),
+        ("batch_size", "widths"),
         [(1, [1] * 30), (7, [7, 7, 7, 7, 2]), (30, [30]), (64, [30])],
         ids=["one", "seven", "all", "more"],
     )
-    def test_products_are_made_in_blocks_and_only_once(self, H, block_size, widths):
+    def test_products_are_made_in_blocks_and_only_once(self, H, batch_size, widths):
         op = Counting(H)
-        seigh(op, 12, 30, 1, block_size=block_size)
+        seigh(op, 12, 30, 1, batch_size=batch_size)
         assert op.left == widths
         assert op.right == []
 
@@ -185,7 +188,7 @@ class TestSeighInterface:
         assert_close(found.vectors(), expected.vectors(), tol=1e-10)
 
     def test_a_budget_that_holds_nothing_names_what_is_needed(self, H):
-        message = "12 outer and 30 inner .* need 1.68e-05 GB.* is 1e-05 GB; about 5 outer ones"
+        message = "12 outer and 30 inner .* need 16.84 KB.* is 10 KB; about 5 outer ones"
         with pytest.raises(InputError, match=message):
             seigh(H, 12, 30, 1, memory_budget=10_000)
 
@@ -281,11 +284,11 @@ class TestSsvdAgainstDense:
         assert sum(op.right) == 8
 
     @pytest.mark.parametrize(
-        ("block_size", "budget"), [(1, None), (7, None), (64, 20_000), (64, 40_000)]
+        ("batch_size", "budget"), [(1, None), (7, None), (64, 20_000), (64, 40_000)]
     )
-    def test_blocks_and_budgets_do_not_matter(self, block_size, budget, gaussian, assert_close):
+    def test_blocks_and_budgets_do_not_matter(self, batch_size, budget, gaussian, assert_close):
         A = gaussian(50, 40)
-        found = ssvd(A, 8, 20, 3, block_size=block_size, memory_budget=budget)
+        found = ssvd(A, 8, 20, 3, batch_size=batch_size, memory_budget=budget)
         assert_close(found.to_dense(), ssvd(A, 8, 20, 3).to_dense(), tol=1e-10)
 
     def test_small_budgets_make_small_blocks(self, gaussian):
@@ -294,7 +297,7 @@ class TestSsvdAgainstDense:
         assert max(op.left + op.right) < 8
 
     def test_a_budget_that_holds_nothing_names_what_is_needed(self, gaussian):
-        with pytest.raises(InputError, match=r"8 outer and 20 inner .* 50 x 40 .* is 5e-06 GB"):
+        with pytest.raises(InputError, match=r"8 outer and 20 inner .* 50 x 40 .* is 5 KB"):
             ssvd(gaussian(50, 40), 8, 20, 3, memory_budget=5_000)
 
     def test_single_precision_operators(self, gaussian, assert_close):
@@ -330,10 +333,24 @@ class TestBothRaise:
         with pytest.raises(NumericalError, match="NaN or infinite"):
             solve(A, 5, 10, 0)
 
-    @pytest.mark.parametrize("block_size", [-1, 0])
-    def test_no_blocks(self, solve, block_size):
-        with pytest.raises(InputError, match=f"at least 1, got {block_size}"):
-            solve(torch.eye(10, dtype=F64), 2, 4, 0, block_size=block_size)
+    @pytest.mark.parametrize("batch_size", [-1, 0])
+    def test_no_blocks(self, solve, batch_size):
+        with pytest.raises(InputError, match=f"at least 1, got {batch_size}"):
+            solve(torch.eye(10, dtype=F64), 2, 4, 0, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("rank", [1, 10])
+def test_seigh_of_low_rank_returns_that_rank(rank, dtype, caplog):
+    """It returned 60 pairs, of which 50 were round-off."""
+    U = torch.linalg.qr(gaussian_noise((500, rank), 3)).Q
+    S = torch.linspace(1, 0.1, rank, dtype=torch.float64) * (-1) ** torch.arange(rank)
+    op = ((U * S) @ U.T).to(dtype)
+    found = seigh(op, 60, 120, seed=1, dtype=dtype)
+    assert len(found.S) == found.diagnostics["numerical_rank"] == rank
+    assert f"numerical rank {rank}: fewer than the 60 pairs" in caplog.text
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(found.S, S, rtol=tolerance, atol=tolerance)
 
 
 def test_seigh_of_a_rectangle_raises():

@@ -23,8 +23,10 @@ from skerch.linops import SymmetricLinOp, adjoint_mismatch
 from skerch.results import Eigh, truncate_core
 from skerch.ssrft import SSRFT, work_bytes
 from skerch.store.layout import create_hdf5_layout
-from skerch.utils import InputError, NumericalError
+from skerch.utils import InputError, NumericalError, gaussian_noise
 from tests.published_core import published_core
+
+pytestmark = pytest.mark.numerical
 
 F32, F64 = torch.float32, torch.float64
 D, N = 300, 16
@@ -140,6 +142,19 @@ class TestOrthogonalize:
             assert (factor.method, Q.shape) == ("tsqr", (D, N - 3))
             assert orthonormality(Q) < 1e-10
             assert "numerical rank 13 of 16" in caplog.text
+
+    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("decades", [0.2, 0.3, 0.4, 0.6, 1.0])
+    def test_tsqr_is_orthonormal_however_fast_the_decay(self, decades, seed):
+        """In float64: ``10^(-0.4 i)`` gave 0.34 when the basis was orthogonalised only once."""
+        n = 40
+        U, V = (torch.linalg.qr(gaussian_noise((m, n), seed + m)).Q for m in (300, n))
+        Y = (U * 10.0 ** (-decades * torch.arange(n, dtype=F64))) @ V.T
+        Q = basis(Y, tsqr(RowBlocks(Y)))
+        assert orthonormality(Q) < 1e-5
+        # What was dropped is what the docstring says: nothing larger than 1e-11, relatively.
+        outside = Y - Q @ torch.linalg.lstsq(Q, Y).solution
+        assert float(outside.norm()) < 1e-10 * float(Y.norm())
 
     @DEFICIENT
     def test_the_fallback_is_announced(self, kind, gaussian, sketch_of, caplog):
@@ -356,7 +371,7 @@ class TestBudgetBesideCore:
     def test_too_little_says_what_is_needed_and_what_would_fit(self):
         needed = 8 * (2 * 2000**2 + 6 * 2000 * 1000)
         assert budget_beside_core(needed, 1000, 2000) == needed - 8 * 2000**2
-        message = "1000 outer and 2000 inner .* needs 0.16 GB.* is 0.04 GB; about 1000 inner ones"
+        message = "1000 outer and 2000 inner .* needs 160 MB.* is 40 MB; about 1000 inner ones"
         with pytest.raises(InputError, match=message):
             budget_beside_core(needed // 4, 1000, 2000)
 
@@ -425,10 +440,12 @@ class TestEigh:
         with pytest.raises(InputError, match=rf"\[1, 4\], got {k}"):
             pair[0].truncated(k)
 
-    @pytest.mark.parametrize("shape", [(60,), (59, 2), (61, 2)], ids=str)
+    @pytest.mark.parametrize("shape", [(59,), (59, 2), (61, 2), (60, 2, 2)], ids=str)
     def test_wrong_shapes_raise(self, pair, shape):
-        with pytest.raises(InputError, match=re.escape(f"got shape {shape}")):
+        with pytest.raises(InputError, match=re.escape(f"X has shape {shape}")):
             pair[0] @ torch.ones(shape, dtype=F64)
+        with pytest.raises(InputError, match=re.escape(f"X has shape {shape[::-1]}")):
+            torch.ones(shape[::-1], dtype=F64) @ pair[0]
 
 
 class TestTruncateCore:

@@ -21,9 +21,11 @@ from skerch.distributed_measurements import (
 )
 from skerch.ssrft import SSRFT
 from skerch.store.layout import create_hdf5_layout
-from skerch.store.measurements import load_merged
+from skerch.store.merge import load_merged
 from skerch.synthmat import SynthMat
 from skerch.utils import InputError, NumericalError, gaussian_noise
+
+pytestmark = pytest.mark.numerical
 
 H, W, N = 11, 17, 6
 A = gaussian_noise((H, W), 0)
@@ -97,7 +99,7 @@ def test_store_gives_the_in_memory_result_for_any_split(tmp_path, jobs):
     }
     with load_merged(merged["leftouter"], "ok") as Y, load_merged(merged["inner"], "ok") as core:
         eigh = solve_core_seigh(
-            RowBlocks(Y["data"], budget=40_000), torch.from_numpy(core["data"][:]), Psi
+            RowBlocks(Y["data"], memory_budget=40_000), torch.from_numpy(core["data"][:]), Psi
         )
         in_memory = seigh(op, outer, inner, seed, torch.float32)
         torch.testing.assert_close(eigh.S, in_memory.S, rtol=1e-4, atol=1e-6)

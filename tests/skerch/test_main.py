@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import h5py
 import pytest
 
 from skerch.__main__ import main
@@ -53,12 +54,25 @@ def test_plan_for_people(capsys):
     recommended, reason, headings, *rows = map(str.rstrip, out.splitlines())
     assert status == 0
     assert recommended == "recommended: seigh"
-    assert reason == "reason: one pass is all that is allowed"
+    assert reason.startswith("reason: one pass is all that is allowed, and neither nystrom nor")
     assert headings.startswith("recovery  ")
     assert headings.endswith("peak memory  remark")
-    assert len(rows) == 9
-    assert rows[1].endswith("needs 800 products")
-    assert all(row.endswith("exceeds the budget") for row in rows[2:])
+    assert len(rows) == 10
+    assert rows[2].endswith("needs 800 products")
+    assert all(row.endswith("exceeds the budget") for row in [rows[1], *rows[3:]])
+
+
+def test_plan_warns_of_as_few_products_as_pairs(capsys):
+    argv = ["plan", "--shape", "7030,7030", "--k", 355, "--products", 360, "--budget", "2GB"]
+    status, out, _ = run(argv, capsys)
+    assert status == 0
+    assert out.splitlines()[0] == "recommended: krylov with 10 rounds of 36"
+    assert out.splitlines()[2].startswith("warning: n_i=360 products are about as many as the n_o=")
+    warning = json.loads(run([*argv, "--json"], capsys)[1])["warning"]
+    assert out.splitlines()[2] == f"warning: {warning}"
+    assert warning.endswith("twice as many products as pairs, 710")
+    assert "warning" not in run(PLAN, capsys)[1]
+    assert json.loads(run([*PLAN, "--json"], capsys)[1])["warning"] == ""
 
 
 def test_layout_then_merge(tmp_path, capsys):
@@ -95,6 +109,8 @@ def test_layout_then_merge(tmp_path, capsys):
         (["post_bounds", "--apost_n", "0", "--apost_err", "0.5"], "at least 1"),
         (["post_bounds", "--apost_n", "3", "--apost_err", "1.5"], r"(0, 1]"),
         (["post_bounds", "--apost_n", "x", "--apost_err", "1"], "invalid int"),
+        (["post_bounds", "--apost_n", "1_0", "--apost_err", "1"], "invalid int"),
+        (["post_bounds", "--apost_n", "3", "--apost_err", "0.2_5"], "invalid float"),
         (["merge_hdf5", "--in_path", "a", "--out_path", "b", "--delete_subfiles"], "--ok_flag"),
         ([*LAYOUT[:-1], "2", "--hdf5dir", "NEW"], "outer=3, inner=2"),
         ([*LAYOUT[:-1], "99", "--hdf5dir", "NEW"], "inner=99"),
@@ -130,3 +146,31 @@ def test_module_can_be_run():
     )
     assert done.returncode == 0
     assert "--apost_err" in done.stdout
+
+
+def test_the_shape_is_that_of_a_params_file(tmp_path, capsys):
+    path, store = tmp_path / "params.h5", tmp_path / "store"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", (30, 2), "float32")
+    rest = ["--outer", 3, "--inner", 6, "--sym"]
+    status, _, _ = run(["create_hdf5_layout", "--hdf5dir", store, "--params", path, *rest], capsys)
+    assert status == 0
+    with h5py.File(store / "leftouter_ALL.h5") as file:
+        assert file["data"].shape == (30, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "one of the arguments --shape --params is required"),
+        (["--params", "none.h5"], "no such file"),
+        (["--params", "none.h5", "--shape", "3,3"], "not allowed with"),
+    ],
+)
+def test_wrong_shapes(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    create = ["create_hdf5_layout", "--hdf5dir", "store", "--outer", 3, "--inner", 6, *words]
+    status, _, err = run(create, capsys)
+    assert status != 0
+    assert message in err
+    assert list(tmp_path.iterdir()) == []

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 
 from skerch import INNER_FMT, LO_FMT, RO_FMT
-from skerch.store.files import remove_stale_asides, replacing
+from skerch.store import files
+from skerch.store.files import format_indices, remove_stale_asides, replacing
+from skerch.store.inspection import inspect_path
 from skerch.store.layout import create_hdf5_layout
-from skerch.store.measurements import (
-    INITIAL_FLAG,
-    DistributedHDF5,
-    format_indices,
-    load_merged,
-    verify_merged,
-)
+from skerch.store.measurements import DistributedHDF5
+from skerch.store.merge import load_merged, verify_merged
+from skerch.store_names import INITIAL_FLAG
 from skerch.utils import InputError, NumericalError, StoreError
 
 DIM, NUM = 13, 5
@@ -45,6 +43,16 @@ def store(tmp_path):
 def full(store):
     fill(store.parent, matrix())
     return store
+
+
+@pytest.mark.parametrize("provenance", [PROVENANCE, {}], ids=["known", "unknown"])
+def test_a_store_says_of_what_its_measurements_are(store, provenance):
+    fill(store.parent, matrix(), provenance)
+    found = inspect_path(store, "ok")
+    assert found["kind"] == "store"
+    assert found["states"] == {"ok": NUM}
+    assert found.get("provenance", {}) == provenance
+    assert ("provenance" in found) == bool(provenance)
 
 
 def snapshot(directory):
@@ -219,6 +227,7 @@ def never_written(path):
         file.create_dataset("data", (DIM,), "f")
         good_flags(file)
         file.attrs["provenance"] = '{"run": "a", "step": 3}'
+        file.attrs["kind"], file.attrs["index"] = "leftouter", 2
 
     replace_h5(path, write)
 
@@ -357,7 +366,7 @@ def test_what_a_killed_process_left_behind_is_removed(tmp_path):
     with living as aside:
         aside.touch()
         dead = aside.with_name(aside.name.replace(str(os.getpid()), "4194304"))
-        elsewhere = aside.with_name(dead.name.replace(os.uname().nodename, "other-host"))
+        elsewhere = aside.with_name(dead.name.replace(files._host(), "other-host"))
         for path in (dead, elsewhere):
             path.touch()
         remove_stale_asides(tmp_path)

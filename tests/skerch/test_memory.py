@@ -17,7 +17,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 import h5py, torch
-from applesandoranges.analysis.overlap import best_mask_curve, mask_curves, random_masks
+from applesandoranges.analysis.overlap import all_masks, mask_curves, random_masks
 from skerch.a_posteriori import gaussian_test_vectors, truncation_errors
 from skerch.distributed_decompositions import householder_basis, orthogonalize, solve_core_seigh
 from skerch.core.row_blocks import RowBlocks
@@ -41,7 +41,7 @@ with h5py.File(path) as file:
         factor = householder_basis(factor, pivoting=True)
     eigh = solve_core_seigh(Y, W, SSRFT((len(W), Y.shape[0]), 2), symmetrize, factor)
     (curve, *_) = mask_curves(eigh, random_masks(Y.shape[0], Y.shape[1], 3, 0))
-    best = best_mask_curve(eigh)
+    best = all_masks(eigh).best
     G = gaussian_test_vectors(Y.shape[0], 4, 0, torch.float32)
     errors = truncation_errors(eigh, G, 2 * G, [Y.shape[1]])
 print(json.dumps({

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import h5py
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
-from skerch.core.rayleigh_ritz import solve_nystrom, solve_rayleigh_ritz
-from skerch.decompositions import block_krylov, hmt, nystrom
+from skerch.core.krylov import Combination
+from skerch.core.rayleigh_ritz import _ritz_pairs, solve_rayleigh_ritz
+from skerch.core.row_blocks import ColumnBlocks, RowBlocks
+from skerch.decompositions import block_krylov, hmt
 from skerch.ssrft import SSRFT
 from skerch.store.basis import open_basis, write_first_block, write_next_block
 from skerch.synthmat import SynthMat
 from skerch.utils import InputError, NumericalError, StoreError
+
+pytestmark = pytest.mark.numerical
 
 F32, F64 = torch.float32, torch.float64
 D, RANK, SEED = 150, 12, 3
@@ -24,6 +30,11 @@ BUDGETS = pytest.mark.parametrize("budget", [45_000, 10_000], ids=["rows", "few-
 @pytest.fixture(scope="module")
 def H():
     return SynthMat.exp_decay((D, D), 1, 0.1, seed=21, psd=False)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 def dense(eigh):
@@ -43,7 +54,13 @@ class Disk:
 
     def start(self, num):
         Psi = SSRFT((num, len(self.H)), SEED + 1)
-        write_first_block(self.block(0), Psi, self.dtype, ORIGIN, 100 * len(self.H))
+        write_first_block(
+            self.block(0),
+            Psi,
+            dtype=self.dtype,
+            provenance=ORIGIN,
+            memory_budget=100 * len(self.H),
+        )
 
     def measure(self, round_):
         """Multiply with block ``round_`` into a file of its own."""
@@ -59,14 +76,22 @@ class Disk:
             h5py.File(source) as file,
         ):
             write_next_block(
-                self.block(round_), blocks, file["data"], steps, self.dtype, ORIGIN, self.budget
+                self.block(round_),
+                blocks,
+                file["data"],
+                steps,
+                dtype=self.dtype,
+                provenance=ORIGIN,
+                memory_budget=self.budget,
             )
 
     def solve(self, rank, rounds, source, check, **kwargs):
         paths = [self.block(r) for r in rounds]
         with open_basis(paths, ORIGIN) as (blocks, steps), h5py.File(source) as file:
             data = file["data"]
-            check(solve_rayleigh_ritz(blocks, data, steps, rank, budget=self.budget, **kwargs))
+            check(
+                solve_rayleigh_ritz(blocks, data, steps, rank, memory_budget=self.budget, **kwargs)
+            )
 
     def krylov(self, rank, num_rounds, block_size, check):
         self.start(block_size)
@@ -114,31 +139,9 @@ def test_hmt_on_disk(tmp_path, H, same, dtype, tol, budget):
     with h5py.File(disk.measure(0)) as file, h5py.File(disk.block(0)) as basis:
         check(
             solve_rayleigh_ritz(
-                [basis["data"]], file["data"], [], RANK, num_products=2 * RANK, budget=budget
+                [basis["data"]], file["data"], [], RANK, num_products=2 * RANK, memory_budget=budget
             )
         )
-
-
-@DTYPES
-@BUDGETS
-def test_nystrom_on_disk(tmp_path, same, dtype, tol, budget):
-    H = SynthMat.exp_decay((D, D), 1, 0.1, seed=21)
-    disk = Disk(tmp_path, H, dtype, budget)
-    disk.start(20)
-    expected = nystrom(H.to(dtype), RANK, SEED, 20, dtype)
-    with (
-        h5py.File(disk.block(0)) as start,
-        h5py.File(disk.measure(0)) as file,
-        h5py.File(tmp_path / "Q.h5", "w") as out,
-    ):
-        found = solve_nystrom(
-            file["data"],
-            start["data"],
-            RANK,
-            lambda width: out.create_dataset("data", (D, width), disk.dtype),
-            budget,
-        )
-        same(expected, 100 * tol if dtype == F32 else tol)(found)
 
 
 def test_an_invariant_basis_on_disk(tmp_path, mixed_sign, assert_close):
@@ -219,7 +222,7 @@ class TestRefusals:
             open_basis([disk.block(0)]) as (blocks, steps),
             pytest.raises(ArithmeticError, match="no range"),
         ):
-            write_next_block(disk.block(1), blocks, zero, steps, "float64", ORIGIN)
+            write_next_block(disk.block(1), blocks, zero, steps, dtype="float64", provenance=ORIGIN)
         assert disk.block(1).read_bytes() == before
         assert not [p for p in disk.directory.iterdir() if p.name.endswith(".tmp")]
 
@@ -231,3 +234,29 @@ class TestRefusals:
         disk.budget = 500
         with pytest.raises(InputError, match="one row needs"):
             disk.solve(RANK, [0, 1, 2], disk.directory / "products_2.h5", None)
+
+
+def test_ritz_pairs_of_a_basis_that_is_not_orthonormal(rng):
+    """They solve ``K x = s (V^T V) x``, as LAPACK does for pencils."""
+    V, A = (
+        torch.from_numpy(rng.standard_normal((9, 5))),
+        torch.from_numpy(rng.standard_normal((9, 9))),
+    )
+    gram, K = V.T @ V, V.T @ (A + A.T) @ V
+    S, U, T = _ritz_pairs(K, torch.linalg.cholesky(gram))
+    expected = torch.from_numpy(scipy.linalg.eigh(K.numpy(), gram.numpy(), eigvals_only=True))
+    expected = expected[expected.abs().argsort(descending=True)]
+    torch.testing.assert_close(S, expected, rtol=1e-9, atol=1e-9)
+    X = V @ T @ U
+    torch.testing.assert_close(X.T @ X, torch.eye(5, dtype=F64), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("budget", "held"), [(8 * 9 * 3, True), (8 * 9 * 3 - 1, False)])
+def test_a_remainder_is_held_where_the_budget_allows(rng, budget, held):
+    V, X = (torch.from_numpy(rng.standard_normal((9, n))) for n in (2, 3))
+    remainder = Combination(ColumnBlocks([V, X], 10**4, None), torch.ones(2, 3, dtype=F64))
+    found = remainder.held(budget)
+    assert (found is not remainder) == held
+    assert isinstance(found, RowBlocks)
+    rows = torch.cat([block for _, block in found])
+    torch.testing.assert_close(rows, X - V.sum(1, keepdim=True))

@@ -8,6 +8,8 @@ from skerch.budget import default_memory_budget
 from skerch.core.row_blocks import ColumnBlocks, RowBlocks, RowCollector
 from skerch.utils import InputError
 
+pytestmark = pytest.mark.numerical
+
 D, N = 23, 4
 F64 = torch.float64
 SOURCES = ["tensor-f64", "tensor-f32", "hdf5-f64", "hdf5-f32", "hdf5-chunked"]

@@ -14,6 +14,8 @@ from skerch.linops import adjoint_mismatch
 from skerch.ssrft import SSRFT, ssrft, ssrft_adjoint
 from skerch.utils import InputError
 
+pytestmark = pytest.mark.numerical
+
 CASES = json.loads((Path(__file__).parents[1] / "vectors" / "ssrft.json").read_text())["cases"]
 SHAPES = [(1, 1), (1, 2), (2, 2), (1, 7), (7, 7), (5, 16), (16, 16), (6, 15), (15, 15), (30, 97)]
 

@@ -10,6 +10,8 @@ import torch
 from skerch.synthmat import SynthMat
 from skerch.utils import InputError
 
+pytestmark = pytest.mark.numerical
+
 CASES = json.loads((Path(__file__).parents[1] / "vectors" / "synthmat.json").read_text())
 IDS = [
     f"{c['family']}-{'x'.join(map(str, c['kwargs']['shape']))}-psd={c['kwargs'].get('psd')}"
@@ -122,3 +124,8 @@ class TestLowRankNoise:
     def test_impossible_requests_raise(self, shape, rank, match):
         with pytest.raises(InputError, match=match):
             SynthMat.lowrank_noise(shape, rank)
+
+
+@pytest.mark.parametrize("make", [SynthMat.exp_decay, SynthMat.poly_decay])
+def test_matrices_are_square_unless_told_otherwise(make):
+    assert make(rank=5).shape == (100, 100)

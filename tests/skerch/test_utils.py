@@ -20,6 +20,8 @@ from skerch.utils import (
     uniform_noise,
 )
 
+pytestmark = pytest.mark.numerical
+
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "noise.json").read_text())
 
 DRAWN = {

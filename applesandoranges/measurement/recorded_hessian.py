@@ -11,40 +11,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skerch import heartbeat
 from skerch.errors import InputError
-from skerch.store.measurements import INITIAL_FLAG
+from skerch.store_names import INITIAL_FLAG
 
 from ..app import events
-from ..app.config import key
 from ..app.log import Log, read_log
-from ..app.machine import allow_tf32, default_device, parse_device
+from ..app.machine import allow_tf32, parse_device
+from ..hessian.batches import num_points
 from ..hessian.checks import check_operator
-from ..hessian.engines import BlockHessian, ProductConfig
+from ..hessian.curvatures import BlockOperator
+from ..hessian.engines import product_settings
 from ..hessian.loss import Loss
+from ..hessian.modes import differentiable
 from ..hessian.operator import make_hessian
-from ..problems.parameters import load_state, tensor_hash, trainable
+from ..problems.definition import short_name
+from ..problems.parameters import (
+    load_state,
+    parameter_shapes,
+    parameter_vector,
+    select,
+    tensor_hash,
+    trainable,
+)
 from ..problems.problem import Problem, build_problem
-from ..training.loop import subset_hash
-from ..training.params_file import IncrementalHDF5
-from .sizes import DTYPE
+from ..training.params_file import Entry, IncrementalHDF5
+from ..training.recording import MATRICES
+from .keys import RecordedHessianConfig
+from .sizes import DTYPE, curvature_facts
 
 TORCH_DTYPE = getattr(torch, DTYPE)
-
-
-@dataclass
-class RecordedHessianConfig(ProductConfig):
-    """Keys that 10c and 10d have in common."""
-
-    OBS_DATASETS: str = key("directory with the data sets (see 09a)")
-    PARAMS_PATH: str = key("params file of 10a")
-    TRAINING_LOGPATH: str = key("log of 10a")
-    STEP: int = key("recorded training step")
-    TEST_HESSIAN: bool = key("Hessian of the test split instead of the training split", False)
-    SUCCESS_FLAG: str = key("flag of a successful measurement", "measured")
-    DEVICE: str = key("cpu, cuda, cuda:1, ...", default_device, shown="cuda if available")
-    ALLOW_UNKNOWN_PROVENANCE: bool = key(
-        "take files of other tools, which do not say of which Hessian they are", False
-    )
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,9 @@ class RecordedHessian:
 
     Attributes:
         problem: Network (in the recorded state), loss and data.
-        operator: The ``[D, D]`` Hessian.
-        params: The recorded parameters, ``[D]``.
+        operator: The ``[D, D]`` Hessian, or another curvature.
+        params: The recorded parameters that span it, ``[D]``.
+        shapes: Shapes of their tensors by name, in order.
         run_dir: Directory of the training run.
         seed: RANDOM_SEED of the run.
         identity: What tells this Hessian from any other; part of each measurement's provenance.
@@ -64,7 +61,7 @@ class RecordedHessian:
     """
 
     problem: Problem
-    operator: BlockHessian
+    operator: BlockOperator
     params: Tensor
     run_dir: Path
     stamp: str
@@ -75,11 +72,12 @@ class RecordedHessian:
     identity: dict[str, Any]
     doubts: tuple[str, ...] = ()
     training: dict[str, Any] = field(default_factory=dict)
+    shapes: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
         """Where the data come from: full, embedded or synthetic."""
-        return self.problem.data.source
+        return self.problem.source
 
     @property
     def dim(self) -> int:
@@ -87,9 +85,22 @@ class RecordedHessian:
         return len(self.params)
 
     @property
+    def size_in_words(self) -> str:
+        """``D`` and the choice of parameters, for messages."""
+        chosen = self.identity.get("parameters")
+        return f"D is {self.dim} here" + (f" (PARAMETERS={chosen})" if chosen else "")
+
+    @property
     def where(self) -> str:
         """Step and split, for messages."""
         return f"step {self.step}, {self.identity['split']}"
+
+    @property
+    def computed_with(self) -> dict[str, str]:
+        """What the rounding of products depends on."""
+        device = self.problem.device.type
+        tf32 = device == "cuda" and torch.backends.cuda.matmul.allow_tf32
+        return {"engine": self.operator.plan.engine, "device": device, "tf32": str(tf32).lower()}
 
     def check(self) -> None:
         """Make sure that the operator is worth measuring, at the cost of two products.
@@ -104,8 +115,19 @@ class RecordedHessian:
         """Say which mini-batch makes the product with ``v`` (``[D]``) NaN or infinite."""
         batches = self.problem.hessian_data(self.identity["split"], self.num_data)
         for number, (X, y) in enumerate(batches):
-            batch = make_hessian(self.problem.net, self.problem.criterion, [(X, y)], len(y))
-            if not bool(torch.isfinite(batch @ v[:, None]).all()):
+            num = num_points(X, y)
+            batch = make_hessian(
+                self.problem.net,
+                self.problem.criterion,
+                [(X, y)],
+                num,
+                curvature=self.identity.get("curvature") or "hessian",
+                names=self.identity.get("parameter_names"),
+                known=True,  # the reason is known by now
+            )
+            with differentiable(self.problem.net):
+                product = batch @ v[:, None]
+            if not bool(torch.isfinite(product).all()):
                 return f"mini-batch {number} (of {self.problem.batch_size} data points)"
         return "their sum over mini-batches"
 
@@ -120,42 +142,22 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     if config.SUCCESS_FLAG in ("", INITIAL_FLAG):
         raise InputError(f"SUCCESS_FLAG cannot be {config.SUCCESS_FLAG!r}: it means not measured")
     training_log, params_path = Path(config.TRAINING_LOGPATH), Path(config.PARAMS_PATH)
-    obs_datasets, test = Path(config.OBS_DATASETS).expanduser(), config.TEST_HESSIAN
     allow_tf32(config.ALLOW_TF32)
     log = read_log(training_log)
     trained, run = _facts(log)
     params_file = IncrementalHDF5(params_path)
     doubts = _check_same_run(log, run, params_file, config.ALLOW_UNKNOWN_PROVENANCE)
     entry = params_file.find(step=config.STEP)
-    problem = build_problem(
-        trained["PROBLEM"],
-        obs_datasets,
-        trained["RANDOM_SEED"],
-        run["batch_size"],
-        parse_device(config.DEVICE),
-    )
-    shapes = [list(p.shape) for p in trainable(problem.net).values()]
-    if shapes != run["param_shapes"]:
-        raise InputError(f"{training_log}: its parameter shapes are not those of {problem.name}")
+    doubts += _check_same_step(log, params_file, entry, config, unknown=bool(doubts))
+    problem = _rebuild_problem(config, log)
     load_state(problem.net, entry.data[:, 0], entry.extras)
-    split = "test" if test else "train"
+    problem.net.eval()
+    names = select(problem.net, config.PARAMETERS)
+    params = parameter_vector(problem.net, names).cpu()
+    split = "test" if config.TEST_HESSIAN else "train"
     num_data = trained["NUM_HESSIAN_DATAPOINTS"]
-    idxs = problem.hessian_subset(split, num_data)
-    data_hash = subset_hash(problem.deterministic_data(split), idxs)
-    if idxs.tolist() != run[f"H_{split}_idxs"] or data_hash != run.get(
-        f"H_{split}_sha256", data_hash if doubts else None
-    ):
-        raise InputError(
-            f"{obs_datasets}: these are not the data of the training ({training_log}, data source "
-            f"{run.get('data_source')!r}, here {problem.data.source!r})"
-        )
-    operator = make_hessian(
-        problem.net,
-        problem.criterion,
-        problem.hessian_data(split, num_data),
-        num_data,
-        config.product_settings(entry.data.shape[0], problem.device),
-    )
+    data_hash = _check_same_data(config, problem, split, log, unknown=bool(doubts))
+    operator = _operator(config, problem, split, num_data, names)
     identity = {
         "run_id": run.get("run_id", "unknown"),
         "problem": problem.name,
@@ -163,21 +165,91 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
         "split": split,
         "params_sha256": tensor_hash(entry.data[:, 0], *entry.extras.values()),
         "data_sha256": data_hash,
+        **problem.facts(),
+        **curvature_facts(config.CURVATURE, config.PARAMETERS, names),
     }
     return RecordedHessian(
         problem=problem,
         operator=operator,
-        params=entry.data[:, 0],
+        params=params,
+        shapes=parameter_shapes(problem.net, names),
         run_dir=training_log.parent,
         stamp=training_log.name.partition("[")[0],
         seed=trained["RANDOM_SEED"],
         step=config.STEP,
-        test=test,
+        test=config.TEST_HESSIAN,
         num_data=num_data,
         identity=identity,
         doubts=doubts,
         training=_training(log, params_file, len(entry.data)),
     )
+
+
+def _operator(
+    config: RecordedHessianConfig, problem: Problem, split: str, num_data: int, names: list[str]
+) -> BlockOperator:
+    """Return the operator for products with the parameters of some names."""
+    dim = len(parameter_vector(problem.net, names))
+    return make_hessian(
+        problem.net,
+        problem.criterion,
+        problem.hessian_data(split, num_data),
+        num_data,
+        product_settings(config, dim, problem.device),
+        curvature=config.CURVATURE,
+        names=names,
+        known=problem.known,
+    )
+
+
+def _rebuild_problem(config: RecordedHessianConfig, log: Log) -> Problem:
+    """Build the problem that was trained."""
+    trained, run = _facts(log)
+    if config.PROBLEM and short_name(config.PROBLEM) != short_name(trained["PROBLEM"]):
+        raise InputError(
+            f"PROBLEM: expected the one of the training, {trained['PROBLEM']} ({log.path}), got "
+            f"{config.PROBLEM}"
+        )
+    problem = build_problem(
+        config.PROBLEM or trained["PROBLEM"],
+        None if config.OBS_DATASETS is None else Path(config.OBS_DATASETS).expanduser(),
+        trained["RANDOM_SEED"],
+        run["batch_size"],
+        parse_device(config.DEVICE),
+    )
+    shapes = [list(p.shape) for p in trainable(problem.net).values()]
+    if shapes != run["param_shapes"]:
+        raise InputError(f"{log.path}: its parameter shapes are not those of {problem.name}")
+    for name, value in problem.facts().items():
+        if run.get(name) != value:
+            raise InputError(
+                f"{config.PROBLEM or trained['PROBLEM']}: is not what was trained ({log.path}): "
+                f"{name} was {run.get(name)}, now {value}; take the file as it was"
+            )
+    return problem
+
+
+def _check_same_data(
+    config: RecordedHessianConfig, problem: Problem, split: str, log: Log, unknown: bool
+) -> str:
+    """Refuse data that are not those of the training, and return their hash.
+
+    ``unknown``: Whether a log without a hash of them will do.
+    """
+    heartbeat.doing("checking that the data are those of the training")
+    trained, run = _facts(log)
+    if "data_files" in run or not config.ALLOW_UNKNOWN_PROVENANCE:
+        where = f"the training ({log.path})"
+        problem.check_data_files(run.get("data_files"), where, quick=True)
+    size = trained["NUM_HESSIAN_DATAPOINTS"]
+    idxs, data_hash = problem.hessian_subset(split, size), problem.subset_hash(split, size)
+    expected = run.get(f"H_{split}_sha256", data_hash if unknown else None)
+    if idxs.tolist() != run[f"H_{split}_idxs"] or data_hash != expected:
+        raise InputError(
+            f"{config.OBS_DATASETS or trained['PROBLEM']}: these are not the data of the training "
+            f"({log.path}, data source {run.get('data_source')!r}, here {problem.source!r})"
+        )
+    return data_hash
 
 
 def _training(log: Log, params_file: IncrementalHDF5, dim: int) -> dict[str, Any]:
@@ -244,3 +316,34 @@ def _check_same_run(
             f"{log.path} and {params_file.path} are of different runs (run_id {here} and {there})"
         )
     return ()
+
+
+def _check_same_step(
+    log: Log,
+    params_file: IncrementalHDF5,
+    entry: Entry,
+    config: RecordedHessianConfig,
+    unknown: bool,
+) -> tuple[str, ...]:
+    """Check that a recorded step is what the training recorded; return what could not be verified.
+
+    ``unknown``: Whether nothing is known of log and params file, and that was allowed.
+    """
+    where = {"global_step": config.STEP, "matrix": MATRICES["params"][0]}
+    said = [body for body in log.bodies(events.HDF5) if where.items() <= body.items()]
+    hashes = {body["sha256"] for body in said if "sha256" in body}
+    if hashes and hashes != {entry.sha256}:
+        raise InputError(
+            f"{params_file.path}: step {config.STEP} is not the one that the training recorded, as "
+            f"{log.path} says: the file was damaged or changed"
+        )
+    if hashes or unknown:
+        return ()
+    text = f"{log.path} does not say the hash of step {config.STEP}"
+    # The training may have been killed between the two; an edited log is no line less.
+    if (said or not entry.is_verified) and not config.ALLOW_UNKNOWN_PROVENANCE:
+        raise InputError(
+            f"{text}, as those of earlier versions; train again, or take it on trust with "
+            "ALLOW_UNKNOWN_PROVENANCE=true"
+        )
+    return (text,)

@@ -1,0 +1,85 @@
+"""Steps that are recorded: parameters and buffers in the params file, a line each in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..app import events
+from ..hessian.loss import Loss
+from ..problems.parameters import buffer_state, parameter_vector
+from ..problems.problem import Problem
+from .params_file import IncrementalHDF5
+
+#: Files by what they hold; ``matrix`` and ``split`` in their HDF5 lines, in the words of published
+#: logs.
+MATRICES = {
+    "params": ("batch_parameters", "batch"),
+    "gradients_train": ("train_gradient", "train"),
+    "gradients_test": ("test_gradient", "test"),
+}
+
+
+class Recorder:
+    """Writes steps of a run into files beside its log.
+
+    Args:
+        problem: Its network has the state of the step when :meth:`record` is called.
+        run_dir: Directory of the run; the files are named after it.
+        run_id: Identity of the run, an attribute of the files.
+        num_hessian: Data points of a Hessian.
+        log: Writes an event, given header and body.
+        gradients: Whether the gradients of both Hessian losses are stored, too.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        run_dir: Path,
+        run_id: str,
+        num_hessian: int,
+        log: Callable[[str, dict[str, Any]], None],
+        gradients: bool = False,
+    ):
+        self.problem, self.num_hessian, self.log = problem, num_hessian, log
+        params = parameter_vector(problem.net)
+        self.files = {
+            name: IncrementalHDF5.open_or_create(
+                run_dir / f"{run_dir.name}__{name}.h5",
+                len(params),
+                params.dtype,
+                {"run_id": run_id},
+            )
+            for name in (list(MATRICES) if gradients else ["params"])
+        }
+
+    @property
+    def params_path(self) -> Path:
+        """The params file."""
+        return self.files["params"].path
+
+    def steps(self) -> list[int]:
+        """Return the steps that are recorded."""
+        return [metadata["step"] for metadata in self.files["params"].metadata()]
+
+    def record(self, step: int) -> None:
+        """Record a step, unless the files have it from before, and log it."""
+        for name, file in self.files.items():
+            matrix, split = MATRICES[name]
+            there = file.has(step=step)
+            sha256 = file.find(step=step).sha256 if there else self._store(file, split, step)
+            body = {"global_step": step, "matrix": matrix, "split": split, "status": "saved"}
+            self.log(events.HDF5, body | {"sha256": sha256})
+
+    def _store(self, file: IncrementalHDF5, split: str, step: int) -> str:
+        """Store the parameters ("batch"), or the gradient on the Hessian subset of a split.
+
+        Returns:
+            The hash of what was stored.
+        """
+        net = self.problem.net
+        if split != "batch":
+            gradient = Loss.of(self.problem, split, self.num_hessian).gradient()
+            return file.append(gradient, {"step": step})
+        return file.append(parameter_vector(net), {"step": step}, buffer_state(net))

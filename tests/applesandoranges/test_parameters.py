@@ -1,0 +1,60 @@
+"""Choosing parameters by name."""
+
+import pytest
+import torch
+from torch import nn
+
+from applesandoranges.problems.parameters import parameter_vector, select, trainable
+from skerch.errors import InputError
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3)
+        self.head = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2, bias=False))
+        self.scale = nn.Parameter(torch.ones(()))
+        self.conv.bias.requires_grad_(False)
+
+
+ALL = [
+    "scale", "conv.weight", "norm.weight", "norm.bias", "head.0.weight", "head.0.bias",
+    "head.1.weight", "head.1.bias", "head.2.weight",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        ("", ALL),
+        ("*", ALL),
+        ("weights", ["conv.weight", "head.0.weight", "head.2.weight"]),
+        ("norms", ["norm.weight", "norm.bias", "head.1.weight", "head.1.bias"]),
+        ("biases", ["scale", "head.0.bias"]),
+        ("head", ["head.0.weight", "head.0.bias", "head.1.weight", "head.1.bias", "head.2.weight"]),
+        ("head.?.weight", ["head.0.weight", "head.1.weight", "head.2.weight"]),
+        ("head,-norms,!head.2", ["head.0.weight", "head.0.bias"]),
+        ("[head.2.weight, 'conv']", ["conv.weight", "head.2.weight"]),
+        ("-head,-norms", ["scale", "conv.weight"]),
+    ],
+)
+def test_patterns_choose_in_the_order_of_the_network(patterns, names):
+    net = Net()
+    assert select(net, patterns) == names
+    own = trainable(net)
+    expected = torch.cat([own[name].flatten() for name in names])
+    assert torch.equal(parameter_vector(net, names), expected)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ("conv.bias", "PARAMETERS: 'conv.bias' matches none of the parameters scale, conv.weight"),
+        ("head,-tail", "'-tail' matches none"),
+        ("head,-*", "no parameters are left"),
+    ],
+)
+def test_patterns_that_choose_nothing_are_refused(patterns, message):
+    with pytest.raises(InputError, match=message) as refusal:
+        select(Net(), patterns)
+    assert "\n" not in str(refusal.value)

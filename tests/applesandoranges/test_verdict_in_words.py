@@ -1,0 +1,75 @@
+"""What readers of a log make of its verdict."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from applesandoranges.analysis.uncertainty import OverlapBand
+from applesandoranges.analysis.verdict import verdict
+from applesandoranges.app.log import as_logged
+from applesandoranges.app.verdicts import NOT_READABLE, READABLE, USABLE, Verdict
+from skerch.core.row_blocks import RowBlocks
+from skerch.results import Eigh
+
+NUM = 10
+
+
+def body(errors):
+    """Return the verdict on ten pairs with these errors, as readers of the log see it."""
+    curve, errors = torch.ones(NUM, dtype=torch.float64), torch.tensor(errors).double()
+    band = OverlapBand(curve, curve, curve + errors, "by hand", 30, torch.zeros(NUM).double())
+    eye = torch.eye(NUM, dtype=torch.float64)
+    S = torch.arange(NUM, 0, -1, dtype=torch.float64)
+    return as_logged(verdict(Eigh(S, eye, RowBlocks(eye), eye, {"core_condition": 6.0}), band))
+
+
+GOOD, OF_USE, BAD = 0.01, 0.1, 0.9
+CASES = {
+    "all": ([GOOD] * NUM, "up to k = 10 within 5%"),
+    "of use only": ([OF_USE] * NUM, "up to k = 10 within 20%"),
+    "both": ([GOOD] * 4 + [OF_USE] * 3 + [BAD] * 3, "up to k = 7 within 20%"),
+    "in the middle": ([BAD] * 2 + [GOOD] * 5 + [BAD] * 3, "k = 3 to 7 within 5%"),
+    "none": ([BAD] * NUM, "not readable"),
+}
+
+
+@pytest.mark.parametrize(("errors", "words"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize("earlier", [False, True], ids=["ours", "of before"])
+def test_words(errors, words, earlier):
+    logged = body(errors)
+    if earlier:  # such logs say it in the text alone
+        logged.pop("usable_overlap", None)
+    found = Verdict.of(logged)
+    assert found.words == words
+    assert found.trustworthy == (words != "not readable")
+    expected = {GOOD: READABLE, OF_USE: USABLE, BAD: NOT_READABLE}
+    assert [found.error_at(k) for k in range(1, NUM + 1)] == [expected[e] for e in errors]
+
+
+def test_words_of_one_rank_name_the_closest_range_that_has_it():
+    found = Verdict.of(body(CASES["both"][0]))
+    assert found.words_at(4) == "up to k = 4 within 5%"
+    assert found.words_at(5) == "up to k = 7 within 20%"
+    assert found.words_at(8) == "not readable"
+    assert found.eigenvalues == NUM
+
+
+def test_a_short_run_in_a_result_that_is_not_trusted_is_not_readable():
+    logged = body([BAD] * NUM) | {"readable_overlap": [1, 2]}
+    assert logged["trustworthy"] is False
+    assert Verdict.of(logged).error_at(1) == NOT_READABLE
+
+
+def test_without_an_estimate_nothing_is_known():
+    eye = torch.eye(NUM, dtype=torch.float64)
+    eigh = Eigh(torch.arange(NUM, 0, -1).double(), eye, RowBlocks(eye), eye, {})
+    found = Verdict.of(as_logged(verdict(eigh, None)))
+    assert (found.words, found.words_at(1)) == ("error not estimated",) * 2
+    assert math.isnan(found.error_at(1))
+    assert found.eigenvalues is None
+
+
+def test_published_logs_have_none():
+    assert Verdict.of(json.loads('{"frob_Qtop^2": [0.5]}')) is None
