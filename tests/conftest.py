@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,14 +63,23 @@ class Pipeline:
     num_hessian: int = 20
     seed: int = 12345
     extra: list[str] = field(default_factory=list)
+    of_training: frozenset[str] = frozenset()
 
     def train(self) -> int:
-        return run(
+        status = run(
             TRAIN, f"OBS_DATASETS={self.datasets}", f"RANDOM_SEED={self.seed}",
             f"OUTPUT_DIR={self.root / 'output'}", f"RECORD_STEPS={list(self.record)}",
             f"MAX_STEPS={self.record[-1]}", f"NUM_HESSIAN_DATAPOINTS={self.num_hessian}",
             "DEVICE=cpu", *self.extra,
         )  # fmt: skip
+        self.of_training = frozenset(path.name for path in self.run_dir.iterdir())
+        return status
+
+    def copy_training(self, run_dir: Path) -> None:
+        """Copy what the training wrote; other tests' later stages write beside it."""
+        run_dir.mkdir(parents=True)
+        for name in self.of_training:
+            shutil.copy2(self.run_dir / name, run_dir)
 
     def lay_out(self, name: str = "store") -> Path:
         sizes = ["--outer", str(self.outer), "--inner", str(self.inner), "--sym"]

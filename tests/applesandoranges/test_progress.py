@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import shutil
 import subprocess
 import sys
 
@@ -53,11 +52,7 @@ def started(directory, **changes):
 def pipeline(trained, tmp_path):
     """The training with a run directory of its own, without logs of 10c and 10d."""
     pipeline = dataclasses.replace(trained, root=tmp_path)
-    shutil.copytree(
-        trained.run_dir,
-        tmp_path / "output" / trained.run_dir.name,
-        ignore=shutil.ignore_patterns("*.py[]]__*.log"),
-    )
+    trained.copy_training(tmp_path / "output" / trained.run_dir.name)
     return pipeline
 
 

@@ -45,7 +45,7 @@ GARBAGE = st.text(st.characters(exclude_characters="/\0~", exclude_categories=("
 def sandbox(tmp_path_factory, trained):
     """A deep directory with a run, a store, data and settings; random names are relative to it."""
     root = tmp_path_factory.mktemp("random") / "a" / "b" / "c"
-    shutil.copytree(trained.run_dir, root / "run")
+    trained.copy_training(root / "run")
     shutil.copytree(trained.datasets, root / "digits")
     shutil.copytree(trained.lay_out("random_store"), root / "store")
     words = ["--hdf5dir", str(root / "rounds_store"), "--shape", "7030,7030", "--sym"]

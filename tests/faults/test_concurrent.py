@@ -24,7 +24,7 @@ OUTER, INNER = 60, 120
 def pipeline(trained, tmp_path_factory):
     """More measurements than those of the trained run, so that they take a while."""
     pipeline = Pipeline(tmp_path_factory.mktemp("concurrent"), trained.datasets, OUTER, INNER)
-    shutil.copytree(trained.root / "output", pipeline.root / "output")
+    trained.copy_training(pipeline.root / "output" / trained.run_dir.name)
     return pipeline
 
 

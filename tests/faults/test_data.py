@@ -97,7 +97,7 @@ def test_resume_refuses_other_data(trained, own_data, tmp_path, capsys):
         "DEVICE=cpu",
     ]  # fmt: skip
     copy = tmp_path / "runs" / trained.run_dir.name
-    shutil.copytree(trained.run_dir, copy)
+    trained.copy_training(copy)
     log = copy / trained.log.name
     lines = [x for x in log.read_text().splitlines(keepends=True) if "Training done" not in x]
     log.write_text("".join(lines[:4]))

@@ -42,7 +42,7 @@ def prepared(trained, measured, round_0, directory, writer):
     needs = {"10e": round_0, "10c": measured, "10d": measured, "merge": measured}
     if writer in needs:
         shutil.copytree(needs[writer], store)
-        shutil.copytree(trained.run_dir, run_dir)
+        trained.copy_training(run_dir)
     log = next(run_dir.glob("*[[]10a*.log"), None)
     here = {"TRAINING_LOGPATH": log, "STEP": 2}
     data = f"OBS_DATASETS={directory / 'data'}"

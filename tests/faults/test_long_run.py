@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,7 @@ class Sample:
 
 def test_memory_and_open_files_stay_constant(trained, tmp_path):
     pipeline = Pipeline(tmp_path, trained.datasets, 500, BLOCKS)
-    shutil.copytree(trained.root / "output", tmp_path / "output")
+    trained.copy_training(tmp_path / "output" / trained.run_dir.name)
     store, samples = pipeline.lay_out(), tmp_path / "samples.json"
     words = pipeline.measurement_words(store, **ONE_VECTOR_PER_PRODUCT)
     assert finish([MEASURE, *words], tmp_path / "terminal", Sample(samples)) == 0

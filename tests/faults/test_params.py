@@ -1,7 +1,6 @@
 """Params files, gradients and training logs that were damaged, edited or exchanged."""
 
 import json
-import shutil
 
 import h5py
 import numpy as np
@@ -22,7 +21,7 @@ ALLOWED = {"ALLOW_UNKNOWN_PROVENANCE": True}
 def run_dir(trained, tmp_path):
     """A copy of the run directory."""
     copy = tmp_path / "run" / trained.run_dir.name
-    shutil.copytree(trained.run_dir, copy)
+    trained.copy_training(copy)
     return copy
 
 

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults_resources")]
 def test_more_measurements_than_files_may_be_open(trained, tmp_path):
     """All stages with 300 inner measurements and 64 open files, and the same without a limit."""
     pipeline = Pipeline(tmp_path, trained.datasets, 70, 300)
-    shutil.copytree(trained.root / "output", tmp_path / "output")
+    trained.copy_training(tmp_path / "output" / trained.run_dir.name)
     few, output = partial(limit_open_files, 64), tmp_path / "terminal"
     analyses = []
     for name, before in (("limited", few), ("free", None)):
@@ -100,7 +100,7 @@ def test_10a_on_a_full_disk(digits, disk, tmp_path):
 def test_a_store_on_a_full_disk(trained, measured, disk, tmp_path, stage):
     store, output = disk.directory / "store", tmp_path / "terminal"
     run_dir = tmp_path / "run"
-    shutil.copytree(trained.run_dir, run_dir)
+    trained.copy_training(run_dir)
     (log,) = run_dir.glob("*[[]10a*.log")
     shutil.copytree(measured, store)
     merge = ["--in_path", store / "leftouter_ALL.h5", "--out_path", store / "leftouter_MERGED.h5"]

@@ -1,7 +1,6 @@
 """SIGTERM and Ctrl-C end a stage cleanly, with a summary of what is done."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -66,7 +65,7 @@ def test_10c(tmp_path, trained, number, name, status):
     pipeline = Pipeline(tmp_path, trained.datasets, 3, 300)
     store = pipeline.lay_out()
     run_dir = tmp_path / "run"
-    shutil.copytree(trained.run_dir, run_dir)
+    trained.copy_training(run_dir)
     (log,) = run_dir.glob("*[[]10a*.log")
     words = trained.measurement_words(
         store, TRAINING_LOGPATH=log, NUM_OUTER=3, NUM_INNER=300,
@@ -86,7 +85,7 @@ def test_10c(tmp_path, trained, number, name, status):
 @SIGNALS
 def test_10d(tmp_path, trained, store, number, name, status):
     run_dir = tmp_path / "run"
-    shutil.copytree(trained.run_dir, run_dir)
+    trained.copy_training(run_dir)
     (log,) = run_dir.glob("*[[]10a*.log")
     words = trained.analysis_words(store, TRAINING_LOGPATH=log, NUM_A_POSTERIORI=20000)
     found, text = interrupt([ANALYSE, *words, "SCREEN=json"], tmp_path, number, "Solving the core")

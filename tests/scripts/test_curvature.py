@@ -1,7 +1,6 @@
 """CURVATURE and PARAMETERS of 10c, 10d, 10e and 12a, against dense matrices by torch.func."""
 
 import dataclasses
-import shutil
 
 import h5py
 import numpy as np
@@ -28,12 +27,8 @@ LAST, NAMES, DIM = "11", ["11.weight", "11.bias"], 210
 
 @pytest.fixture
 def pipeline(trained, tmp_path):
-    """The training with a run directory of its own, without other logs; stores of ``DIM``."""
-    shutil.copytree(
-        trained.run_dir,
-        tmp_path / "output" / trained.run_dir.name,
-        ignore=shutil.ignore_patterns("*.py[]]__*.log"),
-    )
+    """The training with a run directory of its own; stores of ``DIM``."""
+    trained.copy_training(tmp_path / "output" / trained.run_dir.name)
     return dataclasses.replace(trained, root=tmp_path, dim=DIM, outer=10, inner=40)
 
 

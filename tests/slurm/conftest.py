@@ -35,7 +35,7 @@ def empty_store(trained):
 def experiment(cluster, trained, empty_store, digits, tmp_path):
     """A training that is done, of whose first Hessian 12 measurements in two tasks are wanted."""
     directory = tmp_path / trained.run_dir.name
-    shutil.copytree(trained.run_dir, directory, ignore=shutil.ignore_patterns("*.py[]]__*.log"))
+    trained.copy_training(directory)
     shutil.copytree(empty_store, directory / "measurements")
     yield Experiment(
         small_environment(digits) | cluster.environment, directory, directory / "measurements",
