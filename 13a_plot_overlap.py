@@ -40,6 +40,7 @@ with starting(__name__, Config):  # --help and wrong keys end here, before PyTor
     from rich.console import Console
     from rich.table import Table
 
+    from applesandoranges.app.screen import say
     from applesandoranges.app.spelling import check_name
     from applesandoranges.app.verdicts import NOT_READABLE
     from applesandoranges.figures import FIGURES, Drawing, MissingInLogsError, Options, draw, parts
@@ -98,21 +99,28 @@ def drawings(logs: LogSet, config: Config) -> Iterator[tuple[str, Drawing]]:
         heartbeat.doing(f"drawing {name}")
         missing: dict[str, list[str]] = {}
         for label, part in parts(name, logs):
-            try:
-                drawing = draw(name, part, options)
-            except MissingInLogsError as reason:
-                missing.setdefault(str(reason), []).append(label)
-                continue
             file = plain = f"{name}__{slug(label)}" if label else name
             for number in itertools.count(2):
                 if file not in names:
                     break
                 file = f"{plain}__{number}"
+            refuse_existing(figure_paths(Path(config.OUTPUT_DIR).expanduser(), file, []), config)
+            try:
+                drawing = draw(name, part, options)
+            except MissingInLogsError as reason:
+                missing.setdefault(str(reason), []).append(label)
+                continue
             names.add(file)
             yield file, drawing
         for reason, labels in missing.items():
             of_runs = f" of {'; '.join(labels)}" if any(labels) else ""
-            print(f"not drawn: {name}{of_runs} ({reason})", file=sys.stderr)
+            say(f"not drawn: {name}{of_runs} ({reason})", sys.stderr)
+
+
+def refuse_existing(paths: list[Path], config: Config) -> None:
+    """Raise unless figures may be written: before one is drawn, as that takes a while."""
+    if not config.OVERWRITE and (there := next((p for p in paths if p.exists()), None)):
+        raise InputError(f"{there}: exists already; OVERWRITE=true replaces it")
 
 
 def slug(text: str) -> str:
@@ -134,27 +142,25 @@ def main(config: Config) -> None:
     heartbeat.doing(f"reading {config.LOGS}")
     logs = read_logs(config.LOGS, config.NUM_PARAMS)
     for line in logs.left_out:
-        print(f"left out: {line}", file=sys.stderr)
+        say(f"left out: {line}", sys.stderr)
     for line in logs.chosen:
-        print(f"of several analyses: {line}")
-    drawn = dict(drawings(logs, config))
+        say(f"of several analyses: {line}")
+    drawn = {}
+    for name, (figure, tables) in drawings(logs, config):
+        refuse_existing(figure_paths(directory, name, list(tables)), config)
+        drawn[name] = (figure, tables)
     if not drawn:
         raise InputError(f"{config.LOGS}: nothing to draw")
-    for name, (_, tables) in drawn.items():
-        there = [path for path in figure_paths(directory, name, list(tables)) if path.exists()]
-        if there and not config.OVERWRITE:
-            raise InputError(f"{there[0]}: exists already; OVERWRITE=true replaces it")
     directory.mkdir(parents=True, exist_ok=True)
     for name, (figure, tables) in drawn.items():
         heartbeat.doing(f"writing {name}")
         save_figure(figure, directory, name, tables)
-    print(f"Written: {len(drawn)} figures to {directory}, as PNG and PDF, with tables as CSV:")
+    say(f"Written: {len(drawn)} figures to {directory}, as PNG and PDF, with tables as CSV:")
     print(textwrap.fill(", ".join(drawn), 100))
     if logs.results:  # last, where it is seen
         Console(width=None if sys.stdout.isatty() else 140).print(overlap_table(logs.results))
-        width = Console().width if sys.stdout.isatty() else sys.maxsize
         for line in verdicts(logs.results):
-            print(textwrap.fill(line, width, subsequent_indent="    ", break_long_words=False))
+            say(line)
 
 
 if __name__ == "__main__":

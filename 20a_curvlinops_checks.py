@@ -73,7 +73,7 @@ def main(config: Config) -> None:
     console.width = min(console.width, WIDTH) if console.is_terminal else WIDTH
     console.print(
         f"{problem.name}: {problem.source} data, seed {config.RANDOM_SEED}, {device}, "
-        f"{num_data} data points per Hessian in mini-batches of {batch_size}",
+        f"{num_data} data points per Hessian, {min(num_data, batch_size)} at a time",
         highlight=False,
     )
     show(console, "split", "check", "result", "detail")

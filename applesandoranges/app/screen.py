@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TextIO
 
 import coloredlogs
 from humanfriendly.terminal import terminal_supports_colors
@@ -62,12 +63,19 @@ def show(console: Console, lines: Iterable[Line | Table]) -> None:
             console.print(Padding(line, (0, 0, 0, MARGIN), expand=False))
 
 
-def _wrapped(text: str, width: int) -> str:
+def _wrapped(text: str, width: int, margin: int = MARGIN) -> str:
     """Break a text at its blanks, below its beginning; paths stay whole."""
     lines = textwrap.wrap(
-        text, max(width - MARGIN, MARGIN), break_long_words=False, break_on_hyphens=False
+        text, max(width - margin, margin), break_long_words=False, break_on_hyphens=False
     )
-    return f"\n{' ' * MARGIN}".join(lines)
+    return f"\n{' ' * margin}".join(lines)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a text that is no event, on a terminal broken at its blanks; the rest is indented."""
+    file = file or sys.stdout
+    width = shutil.get_terminal_size().columns
+    print(_wrapped(text, width, 4) if file.isatty() else text, file=file, flush=True)
 
 
 class _Words(logging.Handler):

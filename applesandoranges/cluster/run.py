@@ -21,7 +21,7 @@ from .queue import read_queue
 from .screen import ClusterError, StopError, quote, say
 from .settings import FIELDS, Caller
 from .slurm import Slurm, most_tasks
-from .status import print_status
+from .status import print_status, print_verdicts
 
 
 def call(command: str, script: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -219,6 +219,7 @@ class Run:
             why = f"all Hessians are analysed, but {experiment.store} was not removed"
             raise self._stopped(1, why)
         say(f"all {total} Hessians are analysed")
+        print_verdicts(experiment)
         logs, figures = quote(str(run_dir)), quote(f"{run_dir}/figures")
         python = quote(self.caller.environ.get("PYTHON", sys.executable))
         print(f"\nLogs: {logs}\nFigures: {python} 13a_plot_overlap.py LOGS={logs} "

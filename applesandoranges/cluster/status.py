@@ -142,6 +142,8 @@ def seconds_left(
 def verdicts_in_words(analysing: Sequence[Log]) -> dict[HessianKey, str]:
     """Return up to which ``k`` the overlap of each analysed Hessian can be read.
 
+    Where an accuracy was asked for (ACCURACY), also whether it was reached.
+
     Args:
         analysing: The logs of 10d, oldest first: of several analyses the last one counts.
     """
@@ -150,7 +152,12 @@ def verdicts_in_words(analysing: Sequence[Log]) -> dict[HessianKey, str]:
         body = {name: value for b in log.bodies(events.RESULT) for name, value in b.items()}
         where = facts(log)
         if verdict := Verdict.of(body):
-            found[where["step"], where["split"]] = verdict.words
+            words = [verdict.words]
+            if wanted := body.get("wanted"):
+                error = body["overlap_error"]
+                reached = error is not None and error <= wanted
+                words.append(f"ACCURACY={wanted:g} {'reached' if reached else 'not reached'}")
+            found[where["step"], where["split"]] = "; ".join(words)
     return found
 
 
@@ -167,7 +174,7 @@ def _union_seconds(spans: Sequence[tuple[datetime, datetime]]) -> float:
 
 def print_status(experiment: Experiment, queue: Sequence[Queued], resume_command: str) -> None:
     """Print how far the experiment is, and the command that finishes it."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = _console()
     training = find_training(experiment)
     measuring = find_logs(experiment, MEASURE, training.run_id)
     analysing = find_logs(experiment, ANALYSE, training.run_id)
@@ -188,6 +195,19 @@ def print_status(experiment: Experiment, queue: Sequence[Queued], resume_command
     console.print(f"Time left: {_time_left(left, any(job.running for job in queue))}")
     what = "If the jobs stop, this goes on" if queue else "Nothing runs or waits; this finishes it"
     console.print(f"{what}: {resume_command}")
+
+
+def print_verdicts(experiment: Experiment) -> None:
+    """Print what the analyses of an experiment that is done say of themselves."""
+    words = verdicts_in_words(find_logs(experiment, ANALYSE, find_training(experiment).run_id))
+    table = Table("Hessian", "readable", box=None, pad_edge=False)
+    for step, split in experiment.hessians:
+        table.add_row(f"step {step}, {split}", words.get((step, split), ""))
+    _console().print(table)
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def _time_left(seconds: float | None, running: bool) -> str:

@@ -281,9 +281,15 @@ def test_verdicts_are_those_of_the_last_analyses(tmp_path):
         analysed(tmp_path, "b", step=2, verdict="no", trustworthy=False),
         analysed(tmp_path, "c", step=0, verdict="yes", **readable),
         analysed(tmp_path, "d", step=4, num_products=3),
+        analysed(tmp_path, "e", step=6, verdict="yes", overlap_error=0.04, wanted=0.05, **readable),
+        analysed(
+            tmp_path, "f", step=8, verdict="no", trustworthy=False, overlap_error=None, wanted=0.05
+        ),
     ]
     assert verdicts_in_words(logs) == {
         (0, "train"): "up to k = 100 within 20%", (2, "train"): "not readable",
+        (6, "train"): "up to k = 100 within 20%; ACCURACY=0.05 reached",
+        (8, "train"): "not readable; ACCURACY=0.05 not reached",
     }  # fmt: skip
 
 

@@ -628,6 +628,7 @@ def test_on_this_machine_with_a_failure_and_its_resume(digits, tmp_path):
     assert again.returncode == 0, again.stderr
     assert "10c_step0_test: 1 task\n" in again.stdout
     assert "all 1 Hessians are analysed" in again.stdout
+    assert re.search(r"^step 0, test +not readable$", again.stdout, re.MULTILINE)
     assert len(experiment.logs(MEASURE)) == 3
     assert not (experiment.directory / "measurements").exists()
 
