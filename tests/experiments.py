@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 
@@ -24,6 +25,11 @@ from tests.conftest import ANALYSE, MEASURE, Pipeline
 from tests.script_loader import REPOSITORY
 from tests.slurm.cluster import wait_until
 
+#: Settings of two Hessians, of which the second starts from the eigenvectors of the first.
+TRACKED = {
+    "MAX_RECORD_STEP": 2, "SPLITS": "train", "NUM_OUTER": 6, "NUM_INNER": 12, "MEAS_PER_JOB": 3,
+    "RECOVERY": "krylov", "NUM_ROUNDS": 2, "EIGENVECTORS": 6, "TRACK": "true",
+}  # fmt: skip
 SCRIPT = "./11m_run_sketched_overlap_mnist_mini.sh"
 
 
@@ -150,3 +156,18 @@ def assert_krylov(found: dict, root: Path, digits: Path) -> None:
     np.testing.assert_allclose(found["core_S"], expected.S, rtol=1e-4)
     curve = mask_curve(expected.vectors()[largest_parameters(recorded.params, 6)])
     np.testing.assert_allclose(found["frob_Qtop^2"], curve, rtol=0, atol=1e-4)
+
+
+def assert_tracked(experiment: Experiment, digits: Path) -> None:
+    """Compare the second Hessian of :data:`TRACKED` with a recovery in memory."""
+    (params,) = experiment.directory.glob("*/*__params.h5")
+    (start,) = experiment.run_dir.glob("*__eigenvectors__step=0__test=False.h5")
+    words = {"OBS_DATASETS": digits, "PARAMS_PATH": params, "STEP": 2,
+             "TRAINING_LOGPATH": next(experiment.run_dir.glob("*10a_gather*.log"))}  # fmt: skip
+    config = parse_config(RecordedHessianConfig, [f"{name}={text}" for name, text in words.items()])
+    recorded = load_recorded_hessian(config)
+    with h5py.File(start) as file:
+        V = torch.from_numpy(file["data"][:])
+    expected = block_krylov(recorded.operator, 6, 2, 6, recorded.seed + 1, torch.float32, start=V)
+    found = analysis(experiment.logs(ANALYSE), 2, False)
+    np.testing.assert_allclose(found["core_S"], expected.S, rtol=1e-4)

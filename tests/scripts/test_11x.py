@@ -7,21 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
-import torch
 
-from applesandoranges.app.keys import parse_config
 from applesandoranges.cluster.experiment import as_pattern
 from applesandoranges.cluster.jobs import format_tasks, split_tasks
-from applesandoranges.measurement.recorded_hessian import (
-    RecordedHessianConfig,
-    load_recorded_hessian,
-)
-from skerch.decompositions import block_krylov
 from tests.conftest import ANALYSE, MEASURE, Pipeline
-from tests.experiments import Experiment, analysis, assert_krylov, small_environment
+from tests.experiments import (
+    TRACKED,
+    Experiment,
+    analysis,
+    assert_krylov,
+    assert_tracked,
+    small_environment,
+)
 from tests.faults.trees import tree
 from tests.script_loader import REPOSITORY
 
@@ -688,11 +686,7 @@ def test_a_recovery_in_rounds_on_this_machine(digits, tmp_path):
 def test_a_tracked_training_on_this_machine(digits, tmp_path):
     """The second Hessian starts from the eigenvectors of the first; the end is that in memory."""
     output = tmp_path / "output"
-    settings = {
-        "LAUNCHER": "local", "LOCAL_JOBS": 2, "OUTPUT_DIR": output, "MAX_RECORD_STEP": 2,
-        "SPLITS": "train", "NUM_OUTER": 6, "NUM_INNER": 12, "MEAS_PER_JOB": 3,
-        "RECOVERY": "krylov", "NUM_ROUNDS": 2, "EIGENVECTORS": 6, "TRACK": "true",
-    }  # fmt: skip
+    settings = TRACKED | {"LAUNCHER": "local", "LOCAL_JOBS": 2, "OUTPUT_DIR": output}
     environment = small_environment(digits)
     experiment = Experiment(environment, output, output, tmp_path / "fault", settings)
     fault = experiment.stop_in_the_middle(
@@ -701,14 +695,4 @@ def test_a_tracked_training_on_this_machine(digits, tmp_path):
     experiment.command(status=1, **fault)
     (experiment.directory,) = output.iterdir()
     assert "all 2 Hessians are analysed" in experiment.command(RUN_DIR=experiment.directory)
-    (params,) = experiment.directory.glob("*/*__params.h5")
-    (start,) = experiment.run_dir.glob("*__eigenvectors__step=0__test=False.h5")
-    words = {"OBS_DATASETS": digits, "PARAMS_PATH": params, "STEP": 2,
-             "TRAINING_LOGPATH": next(experiment.run_dir.glob("*10a_gather*.log"))}  # fmt: skip
-    config = parse_config(RecordedHessianConfig, [f"{name}={text}" for name, text in words.items()])
-    recorded = load_recorded_hessian(config)
-    with h5py.File(start) as file:
-        V = torch.from_numpy(file["data"][:])
-    expected = block_krylov(recorded.operator, 6, 2, 6, recorded.seed + 1, torch.float32, start=V)
-    found = analysis(experiment.logs(ANALYSE), 2, False)
-    np.testing.assert_allclose(found["core_S"], expected.S, rtol=1e-4)
+    assert_tracked(experiment, digits)

@@ -4,10 +4,12 @@ import pytest
 
 from tests.conftest import ANALYSE, Pipeline
 from tests.experiments import (
+    TRACKED,
     Experiment,
     analysis,
     assert_krylov,
     assert_same,
+    assert_tracked,
     small_environment,
 )
 
@@ -73,3 +75,13 @@ def test_a_recovery_in_rounds(cluster, digits, tmp_path):
     (experiment.directory,) = output.iterdir()
     assert not (experiment.directory / "measurements").exists()
     assert_krylov(analysis(experiment.logs(ANALYSE), 0, False), tmp_path / "in memory", digits)
+
+
+def test_a_tracked_training(cluster, digits, tmp_path):
+    output = tmp_path / "output"
+    environment = small_environment(digits) | cluster.environment
+    settings = TRACKED | {"OUTPUT_DIR": output}
+    experiment = Experiment(environment, output, output, tmp_path / "fault", settings)
+    assert "all 2 Hessians are analysed" in experiment.command("--wait")
+    (experiment.directory,) = output.iterdir()
+    assert_tracked(experiment, digits)
