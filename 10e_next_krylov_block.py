@@ -83,6 +83,8 @@ def main(config: Config) -> None:
             step = recovery.begin() if first else recovery.advance(said)
         log(events.CONFIG, asdict(config))
         log(events.GLOBALS, stated(recovery.provenance) | {"made_with": made_with()})
+        if recovery.remeasured:
+            log.info(events.REMEASURED, where | recovery.remeasured)
         if found is not None:
             log_accuracy(log, where, found)
         if step is not None:

@@ -31,6 +31,7 @@ from ..app.software import made_with
 from .merge import Merge
 from .recorded_hessian import RecordedHessian
 from .sizes import DTYPE, Sizes
+from .ways import ways_of
 
 NUMPY_DTYPE = np.dtype(DTYPE)
 
@@ -71,10 +72,6 @@ class Store:
         return self.virtual[LO_FMT].parent
 
 
-#: Of what a measurement was made with, that on which its rounding depends.
-WAYS = ("engine", "device", "tf32")
-
-
 class Recovery(ABC):
     """A recovery of eigenpairs of one Hessian, at one of its rounds.
 
@@ -86,8 +83,8 @@ class Recovery(ABC):
         sizes: Rounds, products, layout.
         store: Where measurements are.
         number: The round.
-        remeasured: Of measurements that do not say of which Hessian they are: which were made again
-            in :meth:`check`, and how far they were off.
+        remeasured: Which measurements were made again, as they do not say of which Hessian they
+            are or were computed in several ways, and how far they were off.
     """
 
     remeasured: dict[str, Any] | None = None
@@ -258,12 +255,7 @@ class Recovery(ABC):
         Engines, devices and TensorFloat-32, which may differ between the jobs of one Hessian;
         known once :meth:`check` was called, unless all were merged before.
         """
-        found: dict[str, list[int]] = {}
-        for merge in self.merges.values():
-            for idx, software in enumerate(merge.made_with):
-                way = ", ".join(f"{name} {software[name]}" for name in WAYS if name in software)
-                found.setdefault(way or "unknown", []).append(idx)
-        return {way: sorted(set(idxs)) for way, idxs in found.items()}
+        return ways_of(self.merges)
 
     @abstractmethod
     def solved(self, stage: Stage) -> AbstractContextManager[Eigh]:
@@ -296,8 +288,9 @@ def make_recovery(
     Raises:
         InputError: If there is no such round, or no such number of pairs.
     """
+    from .hmt import Hmt
     from .nystrom import Nystrom
-    from .rounds import Hmt, Krylov
+    from .rounds import Krylov
     from .seigh import Seigh
 
     classes: dict[str, type[Recovery]] = {

@@ -48,6 +48,7 @@ from .merge import Merge
 from .recorded_hessian import TORCH_DTYPE, RecordedHessian
 from .recovery import NUMPY_DTYPE, Recovery, Stage, Store
 from .sizes import Sizes
+from .ways import compare_ways
 
 #: What the block of round 0 is called: seed and size say which SSRFT.
 SSRFT_BLOCK = "ssrft"
@@ -240,10 +241,7 @@ class Krylov(Recovery):
         return self._block_identity(self.number + 1) | made_of
 
     def begin(self) -> BasisStep | None:
-        """Make the block of the first round of the start and of random columns.
-
-        Returns:
-            Its step, or ``None`` if it was made before.
+        """See :meth:`Recovery.begin`: the block of the start and of random columns.
 
         Raises:
             InputError: If there is no start: nothing is to be made then.
@@ -274,10 +272,12 @@ class Krylov(Recovery):
             raise InputError(f"round {number} is the last of {rounds}: 10d comes next")
         return self._has_block(number + 1)
 
+    @cached_property
     def _merged(self) -> Merge:
-        """Return the products of this round, verified and merged."""
+        """The products of this round, verified and merged."""
         merge = self._merge_of(self.number)
         merge.check()
+        self.remeasured = compare_ways(self, {"outer": merge})
         merge.run(delete_subfiles=False)
         return merge
 
@@ -299,7 +299,7 @@ class Krylov(Recovery):
         Raises:
             StoreError: If products are missing; the line lists them.
         """
-        self._merged()
+        assert self._merged
         sizes = replace(self.sizes, num_rounds=self.number + 1, num_outer=self.sizes.rank)
         return type(self)(self.recorded, sizes, self.store, self.number, self.start)
 
@@ -315,7 +315,7 @@ class Krylov(Recovery):
             self.recorded.dim,
             why,
             dtype=NUMPY_DTYPE,
-            provenance=self._next_identity(self._merged()) | said,
+            provenance=self._next_identity(self._merged) | said,
         )
 
     def said_of(self, number: int) -> dict[str, Any]:
@@ -331,7 +331,7 @@ class Krylov(Recovery):
         """
         if self.next_is_made:
             return None
-        number, merge = self.number, self._merged()
+        number, merge = self.number, self._merged
         identity = self._next_identity(merge) | (said or {})
         heartbeat.doing("orthogonalising the products against the basis")
         with ExitStack() as stack:
@@ -364,6 +364,13 @@ class Krylov(Recovery):
         self.sizes.check_rank()
         return {"outer": self._merge_of(self.last_round)}
 
+    def check(self) -> list[str]:
+        """See :meth:`Recovery.check`: of the last round; 10e checked those before."""
+        doubts = super().check()
+        last = type(self)(self.recorded, self.sizes, self.store, self.last_round, self.start)
+        self.remeasured = compare_ways(last, self.merges)
+        return doubts
+
     @property
     def facts(self) -> dict[str, Any]:
         """The provenance of the last round, and its sizes."""
@@ -391,9 +398,3 @@ class Krylov(Recovery):
                 memory_budget=self.store.budget,
                 device=self.recorded.problem.device,
             )
-
-
-class Hmt(Krylov):
-    """Range finder, then Rayleigh-Ritz [HMT2011, 4.1 and 5.3]: the second block alone."""
-
-    basis_begin = 1

@@ -18,7 +18,6 @@ from skerch.core.sketch import budget_beside_core, solve_core_seigh
 from skerch.errors import InputError
 from skerch.results import Eigh
 from skerch.ssrft import SSRFT
-from skerch.store.files import format_indices
 from skerch.store.measurements import DistributedHDF5
 from skerch.store_names import kind_of_files
 
@@ -27,12 +26,7 @@ from .merge import Merge
 from .recorded_hessian import TORCH_DTYPE, RecordedHessian
 from .recovery import Recovery, Stage, Store
 from .sizes import Sizes
-
-#: How far, relatively, a stored product may differ from the same one made here. Two engines on one
-#: machine differ by 1e-7, other machines by up to 1e-4, and convolutions of GPUs in TF32, with ten
-#: bits of mantissa, by a few 1e-3; products of the other split, or of a step that is two away, by
-#: 6e-2 and more.
-SAME_PRODUCT = 1e-2
+from .ways import compare_ways
 
 
 class Seigh(Recovery):
@@ -101,50 +95,9 @@ class Seigh(Recovery):
         """
         assert self._streaming
         doubts, n_o, n_i = super().check(), self.sizes.rank, self.sizes.per_round
-        chosen = {0, n_o - 1, n_i - 1} if doubts else set()
-        if len(ways := self.ways()) > 1:
-            chosen |= {idxs[0] for idxs in ways.values()}
-        if chosen:
-            self.remeasured = self._remeasure(sorted(chosen))
+        doubtful = {0, n_o - 1, n_i - 1} if doubts else set()
+        self.remeasured = compare_ways(self, self.merges, doubtful)
         return doubts
-
-    def _remeasure(self, chosen: list[int]) -> dict[str, Any]:
-        """Make some measurements again, and compare.
-
-        Raises:
-            InputError: If one of them is another product.
-        """
-        largest = 0.0
-        for idx in chosen:  # one by one: there is memory for one vector at least
-            outer, inner = (made[:, 0] for made in self.measure([idx]))
-            here = {"inner": inner} | ({"outer": outer} if self.with_outer(idx) else {})
-            for name, product in here.items():
-                stored = torch.from_numpy(self.merges[name].stored(idx))
-                difference = _relative_difference(stored, product)
-                if not difference <= SAME_PRODUCT:
-                    raise InputError(self._of_another(name, idx, difference))
-                largest = max(largest, difference)
-        return {
-            "idxs": chosen, "largest_relative_difference": largest, "allowed": SAME_PRODUCT,
-        }  # fmt: skip
-
-    def _of_another(self, name: str, idx: int, difference: float) -> str:
-        merge = self.merges[name]
-        differs = (
-            f"differs by {difference:.2g} (relative) from the product with that of "
-            f"{self.recorded.where}, expected at most {SAME_PRODUCT:g}"
-        )
-        if len(ways := self.ways()) > 1:
-            of = next(way for way, idxs in ways.items() if idx in idxs)
-            return (
-                f"{merge.virtual}: measurement {idx} ({of}) {differs}; remove those that were "
-                f"computed in this way ({format_indices(ways[of])}), and measure them again (10c)"
-            )
-        return (
-            f"{merge.virtual}: these are measurements of another Hessian: number {idx} {differs}; "
-            "give STEP, TEST_HESSIAN, PARAMS_PATH and TRAINING_LOGPATH that they were made with, "
-            "or measure again (10c)"
-        )
 
     @contextmanager
     def solved(self, stage: Stage) -> Iterator[Eigh]:
@@ -188,11 +141,3 @@ def sketch_sizes(store: Store, dim: int) -> tuple[int, int]:
             f"{paths[1]}; D is {dim} here"
         )
     return outer.shape[1], inner.shape[1]
-
-
-def _relative_difference(stored: Tensor, product: Tensor) -> float:
-    """Return ``|stored - product| / |product|``, both ``[dim]``; 0 if they are equal."""
-    product = product.cpu().double()
-    difference = float((stored.double() - product).norm())
-    # Infinity where the product is zero, NaN where a stored value is.
-    return difference / max(float(product.norm()), 1e-300) if difference else 0.0
