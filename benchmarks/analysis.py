@@ -253,7 +253,6 @@ def full_3c3d(
           "num_a_posteriori": 30},
     tiny={"dim": 500, "outer": 4, "inner": 8, "budget": 10**5, "block": 3,
           "num_a_posteriori": 3},
-    long=True,
 )  # fmt: skip
 def one_pass(
     dim: int, outer: int, inner: int, budget: int, block: int, num_a_posteriori: int

@@ -279,12 +279,62 @@ def peers_section(records: dict[str, Record], docs: Path) -> str:
     )
 
 
+def one_pass_section(records: dict[str, Record], docs: Path) -> str:
+    """Return Nystrom's analysis from disk beside SEIGH's."""
+    record = records["analysis_one_pass"]
+    parameters, results = record["parameters"], record["results"]
+    rows = [
+        {
+            "recovery": name,
+            "columns kept": parameters["inner" if name == "nystrom" else "outer"],
+            "making all measurements": f"{results['making_seconds'][name]['computing']:.0f} s",
+            "analysis": f"{sum(run['seconds'].values()):.0f} s",
+            "peak RSS": gigabytes(run["peak_rss_bytes"]),
+            "of it at start": gigabytes(run["rss_at_start_bytes"]),
+            "error of the top tenth": f"{100 * results['errors'][name]['top_tenth']:.2g} %",
+            "residual / best residual": (
+                f"{results['errors'][name]['residual_over_best_residual']:.2f}"
+            ),
+        }
+        for name, run in results["runs"].items()
+    ]
+    return (
+        f"The same at D = {parameters['dim']:,}, of {parameters['inner']} products and "
+        f"{gigabytes(parameters['budget'])} for arrays: `nystrom`, which keeps all products, beside "
+        f"`seigh`.\n\n" + table(rows) + f"\n\nNystrom's analysis takes "
+        f"**{results['time_ratio']:.2f} times** as long; making its measurements, without the left "
+        f"transforms, **{results['measuring_ratio']:.2f} times** (the product itself costs next to "
+        "nothing here)."
+    )
+
+
+def start_section(records: dict[str, Record], docs: Path) -> str:
+    """Return how soon scripts show something."""
+    rows = [
+        {
+            "script": script,
+            "first output": spread(found["first_output_seconds"]),
+            "libraries loaded": spread(found["loaded_seconds"]),
+            "--help": spread(found["help_seconds"]),
+            "a wrong key": spread(found["refusal_seconds"]),
+        }
+        for script, found in records["start"]["results"].items()
+    ]
+    return (
+        "Seconds from the command to the first character on the screen, to the end of a run that "
+        "is refused only after PyTorch is loaded, to the whole help, and to the line that refuses "
+        "a wrong key.\n\n" + table(rows)
+    )
+
+
 #: Title, cases of which at least one must be there, and what writes the section.
 SECTIONS: list[tuple[str, tuple[str, ...], Callable[[dict[str, Record], Path], str]]] = [
     ("One measurement", ("measurement_",), measurement_section),
     ("Growth of the analysis", ("analysis_growth",), growth_section),
     ("Against the naive way", ("analysis_naive",), naive_section),
     ("Analysis from disk", ("analysis_memory", "analysis_3c3d"), store_section),
+    ("One pass from disk", ("analysis_one_pass",), one_pass_section),
+    ("Until something is on the screen", ("start",), start_section),
     ("The whole pipeline", ("pipeline",), pipeline_section),
     ("Other eigensolvers", ("peers",), peers_section),
 ]

@@ -206,6 +206,31 @@ def test_sections_say_the_numbers_of_their_records(tmp_path):
     assert "and 2.0 minutes of analysis" in text
 
 
+def test_one_pass_and_start_say_the_numbers_of_their_records(tmp_path):
+    def run(seconds):
+        return {"seconds": {"a": seconds, "b": 1.0}, "peak_rss_bytes": 1.25e9,
+                "rss_at_start_bytes": 6e8}  # fmt: skip
+
+    errors = {"top_tenth": 0.02, "residual_over_best_residual": 1.5}
+    results = {
+        "runs": {"seigh": run(9.0), "nystrom": run(19.0)}, "time_ratio": 2.0,
+        "measuring_ratio": 0.55, "errors": {"seigh": errors, "nystrom": errors},
+        "making_seconds": {"seigh": {"computing": 40.0}, "nystrom": {"computing": 22.0}},
+    }  # fmt: skip
+    parameters = {"dim": 4000, "outer": 20, "inner": 40, "budget": 10**9}
+    record = {"results": results, "parameters": parameters}
+    text = report.one_pass_section({"analysis_one_pass": record}, tmp_path)
+    assert "| seigh | 20 | 40 s | 10 s | 1.25 GB | 0.60 GB | 2 % | 1.50 |" in text
+    assert "| nystrom | 40 | 22 s | 20 s |" in text
+    assert "**2.00 times** as long" in text
+    assert "**0.55 times**" in text
+    took = {"median": 0.2, "min": 0.1, "max": 0.3, "runs": 3}
+    names = ("first_output", "loaded", "help", "refusal")
+    found = {f"{name}_seconds": took | {"median": 0.2 * n} for n, name in enumerate(names, 1)}
+    text = report.start_section({"start": {"results": {"10a.py": found}}}, tmp_path)
+    assert "| 10a.py | 0.2 (0.1 to 0.3) | 0.4 (0.1 to 0.3) | 0.6 (0.1 to 0.3) |" in text
+
+
 def test_growth_compares_with_what_is_allowed(tmp_path):
     def part(D, n, value):
         took = {"median": value, "min": value, "max": value, "runs": 1}
