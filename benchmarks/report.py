@@ -300,8 +300,8 @@ def one_pass_section(records: dict[str, Record], docs: Path) -> str:
     ]
     return (
         f"The same at D = {parameters['dim']:,}, of {parameters['inner']} products and "
-        f"{gigabytes(parameters['budget'])} for arrays: `nystrom`, which keeps all products, beside "
-        f"`seigh`.\n\n" + table(rows) + f"\n\nNystrom's analysis takes "
+        f"{gigabytes(parameters['budget'])} for arrays: `nystrom`, which keeps all of them, "
+        f"beside `seigh`.\n\n" + table(rows) + f"\n\nNystrom's analysis takes "
         f"**{results['time_ratio']:.2f} times** as long; making its measurements, without the left "
         f"transforms, **{results['measuring_ratio']:.2f} times** (the product itself costs next to "
         "nothing here)."
