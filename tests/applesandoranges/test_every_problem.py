@@ -1,6 +1,6 @@
 """Every problem of the specification: its layers, its training, its Hessian.
 
-On small synthetic data, and of CIFAR-100 and ImageNet with ten classes in them: a class-balanced
+On small synthetic data, of CIFAR-100 with ten classes and of ImageNet with two: a class-balanced
 Hessian of a thousand classes takes minutes. The networks are the full ones.
 """
 
@@ -34,7 +34,7 @@ from skerch.utils import gaussian_noise
 from tests.conftest import ANALYSE, TRAIN, Pipeline, run
 from tests.script_loader import load_script
 
-NUM_CLASSES = 10
+NUM_CLASSES, IMAGENET_CLASSES = 10, 2
 
 
 def linear(*widths):
@@ -136,13 +136,19 @@ def problems(*names):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Synthetic images for every problem, of ten classes each."""
+    """Synthetic images for every problem, of few classes."""
     root = tmp_path_factory.mktemp("datasets")
     with pytest.MonkeyPatch.context() as patch:
         for name, spec in DATASETS.items():
-            patch.setitem(DATASETS, name, dataclasses.replace(spec, num_classes=NUM_CLASSES))
+            num = IMAGENET_CLASSES if name == "ImageNet" else NUM_CLASSES
+            patch.setitem(DATASETS, name, dataclasses.replace(spec, num_classes=num))
             write_synthetic(name, root, 80 if name == "ImageNet" else 320, 20)
         yield root
+
+
+def num_points(name):
+    """Return the fewest data points of a Hessian."""
+    return IMAGENET_CLASSES if name in RESNETS else NUM_CLASSES
 
 
 def build(root, name, seed=12345):
@@ -250,8 +256,8 @@ def assert_training_lowers_the_loss(root, tmp_path, name, **how):
 def test_hessian_passes_the_checks(root, name, split):
     problem = build(root, name)
     problem.net.eval()  # as 20a does: a loss with dropout is random
-    loss = Loss.of(problem, split, NUM_CLASSES)
-    operator = make_hessian(problem.net, problem.criterion, loss.data, NUM_CLASSES)
+    loss = Loss.of(problem, split, num_points(name))
+    operator = make_hessian(problem.net, problem.criterion, loss.data, num_points(name))
     results = {result.name: result for result in run_checks(loss, operator)}
     failed = [name for name, result in results.items() if not result.ok]
     if name in RANDOM and split == "train":
@@ -277,14 +283,16 @@ def test_the_hessian_of_resnet_is_restored_with_its_statistics(root, tmp_path, m
 
     monkeypatch.setattr(script, "train", observed_train)
     words = settings_file(tmp_path / "settings.yaml", "imagenetdet_resnet18")
-    pipeline = Pipeline(tmp_path, root, 2, 4, record=(3,), num_hessian=NUM_CLASSES, extra=words)
+    pipeline = Pipeline(
+        tmp_path, root, 2, 4, record=(3,), num_hessian=IMAGENET_CLASSES, extra=words
+    )
     assert pipeline.train() == 0
     config = RecordedHessianConfig(
         str(root), str(pipeline.params), str(pipeline.log), STEP=3, DEVICE="cpu"
     )
     recorded = load_recorded_hessian(config)
     check_operator(
-        recorded.operator, Loss.of(recorded.problem, "train", NUM_CLASSES), "step 3, train"
+        recorded.operator, Loss.of(recorded.problem, "train", IMAGENET_CLASSES), "step 3, train"
     )
     # Sums of float32 in another order: small entries are off by more than their own size.
     assert (recorded.operator @ v - products[3]).norm() < 1e-4 * products[3].norm()
@@ -297,8 +305,8 @@ def test_the_hessian_of_resnet_is_restored_with_its_statistics(root, tmp_path, m
 
 
 def hessian_of(problem):
-    data = problem.hessian_data("train", NUM_CLASSES)
-    return make_hessian(problem.net, problem.criterion, data, NUM_CLASSES)
+    data = problem.hessian_data("train", IMAGENET_CLASSES)
+    return make_hessian(problem.net, problem.criterion, data, IMAGENET_CLASSES)
 
 
 # ------------------------------------------------------------------------------ whole chain
@@ -309,7 +317,9 @@ def test_the_whole_chain_ends_in_figures(root, tmp_path, name):
     """10a, 10c, 10d and 13a at the true number of parameters, on the test split."""
     dim, n = LAYERS[name][0], 2 if name in SLOW else 4
     words = settings_file(tmp_path / "settings.yaml", name)
-    pipeline = Pipeline(tmp_path, root, n, 2 * n, dim, (0,), num_hessian=NUM_CLASSES, extra=words)
+    pipeline = Pipeline(
+        tmp_path, root, n, 2 * n, dim, (0,), num_hessian=num_points(name), extra=words
+    )
     assert pipeline.train() == 0
     store = pipeline.lay_out()
     assert pipeline.measure(store, TEST_HESSIAN=True, CHECK_OPERATOR=False) == 0
