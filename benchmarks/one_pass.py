@@ -25,7 +25,7 @@ from skerch.results import Eigh
 from skerch.ssrft import SSRFT
 from skerch.utils import gaussian_noise
 
-from .coverage import exact_draws
+from .coverage import LAST_LAYER, exact_draws
 from .harness import case, scratch
 from .synthetic import SEED, problem_batches
 
@@ -225,10 +225,12 @@ def compare(judged: Judged, k: int, seed: int) -> dict[str, dict[str, float]]:
     return rows
 
 
-def _mnist(steps: list[int], num_data: int, k: int) -> Iterator[tuple[str, Judged]]:
+def _mnist(
+    steps: list[int], num_data: int, k: int, parameters: str
+) -> Iterator[tuple[str, Judged]]:
     root = os.environ.get("MNIST_ROOT")
     with scratch() as temporary:
-        draws = exact_draws(Path(temporary), root, steps, num_data, k, (False,))
+        draws = exact_draws(Path(temporary), root, steps, num_data, k, parameters, (False,))
         for step in steps:
             with contextlib.redirect_stdout(io.StringIO()):
                 draw = next(draws)
@@ -245,14 +247,15 @@ def _at_the_start(problem: str, k: int, num_data: int, rounds: int) -> tuple[str
     "one_pass",
     "what one pass can give: the literature on mnist_mini, of $MNIST_ROOT if set, 3c3d, ResNet",
     full={
-        "steps": [0, 300], "num_data": 500, "k": 355,
+        "steps": [0, 300], "num_data": 500, "k": 355, "parameters": "*",
         "large": {"cifar10det_3c3d": [40, 64, 4], "imagenetdet_resnet18": [8, 2, 4]},
     },
-    tiny={"steps": [1], "num_data": 20, "k": 8, "large": {"cifar10det_3c3d": [2, 2, 2]}},
+    tiny={"steps": [1], "num_data": 20, "k": 8, "parameters": LAST_LAYER,
+          "large": {"cifar10det_3c3d": [2, 2, 2]}},
     long=True,
 )  # fmt: skip
 def one_pass(
-    steps: list[int], num_data: int, k: int, large: dict[str, list[int]]
+    steps: list[int], num_data: int, k: int, parameters: str, large: dict[str, list[int]]
 ) -> dict[str, Any]:
     """Compare on each Hessian.
 
@@ -260,10 +263,13 @@ def one_pass(
         steps: Of mnist_mini, training Hessians: exact.
         num_data: Images of each of its Hessians.
         k: Pairs of them.
+        parameters: Which of mnist_mini's span the Hessians.
         large: Other networks, with random images: pairs, images, and the rounds of block Krylov
             that they are compared with.
     """
-    rows = {name: compare(judged, k, SEED) for name, judged in _mnist(steps, num_data, k)}
+    rows = {
+        name: compare(judged, k, SEED) for name, judged in _mnist(steps, num_data, k, parameters)
+    }
     for problem, (pairs, images, rounds) in large.items():
         name, judged = _at_the_start(problem, pairs, images, rounds)
         rows[name] = compare(judged, pairs, SEED)

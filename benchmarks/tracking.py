@@ -15,7 +15,7 @@ from applesandoranges.analysis.overlap import largest_parameters, mask_curve
 from skerch.decompositions import block_krylov, seigh
 from skerch.results import Eigh
 
-from .coverage import Draw, exact_draws
+from .coverage import LAST_LAYER, Draw, exact_draws
 from .harness import case, scratch
 
 #: The overlap is compared from here on: of fewer pairs it is of few parameters.
@@ -80,7 +80,7 @@ def along(draws: list[Draw], way: Way) -> dict[str, Any]:
     "tracking",
     "Hessians of five steps of mnist_mini ($MNIST_ROOT), from scratch and from the one before",
     full={
-        "steps": [0, 100, 200, 300, 400], "num_data": 500, "n": 355,
+        "steps": [0, 100, 200, 300, 400], "num_data": 500, "n": 355, "parameters": "*",
         "ways": {
             "SEIGH": [0, 710], "Krylov, 4 rounds of 178": [4, 178],
             "Krylov, 2 rounds of 214": [2, 214], "the same, tracked": [2, 214, True],
@@ -88,20 +88,23 @@ def along(draws: list[Draw], way: Way) -> dict[str, Any]:
             "Krylov, 6 rounds of 71": [6, 71], "the same 6, tracked": [6, 71, True],
         },
     },
-    tiny={"steps": [0, 1], "num_data": 20, "n": 8,
+    tiny={"steps": [0, 1], "num_data": 20, "n": 8, "parameters": LAST_LAYER,
           "ways": {"SEIGH": [0, 16], "Krylov": [4, 4], "tracked": [2, 4, True]}},
     long=True,
 )  # fmt: skip
-def tracking(steps: list[int], num_data: int, n: int, ways: dict[str, Any]) -> dict[str, Any]:
+def tracking(
+    steps: list[int], num_data: int, n: int, parameters: str, ways: dict[str, Any]
+) -> dict[str, Any]:
     """Compare products and largest errors of the overlap, of training Hessians.
 
     Args:
         steps: Recorded steps.
         num_data: Images of each Hessian.
         n: Pairs.
+        parameters: Which of the network's span the Hessians.
         ways: By name, the attributes of a :class:`Way`.
     """
     root = os.environ.get("MNIST_ROOT")
     with scratch() as temporary, contextlib.redirect_stdout(io.StringIO()):
-        draws = list(exact_draws(Path(temporary), root, steps, num_data, n, (False,)))
+        draws = list(exact_draws(Path(temporary), root, steps, num_data, n, parameters, (False,)))
     return {name: along(draws, Way(*way)) for name, way in ways.items()}

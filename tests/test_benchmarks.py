@@ -14,10 +14,6 @@ SLOW = {
     "analysis_memory",
     "analysis_3c3d",
     "measurement_resnet18",
-    # Exact Hessians of mnist_mini.
-    "one_pass",
-    "overlap_coverage_mnist",
-    "tracking",
 }
 NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in cases()]
 

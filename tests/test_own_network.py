@@ -148,9 +148,9 @@ def test_examples_beside_their_exact_hessian(tmp_path, name, parameters):
     Of the attention alone: thousands of its products, without vmap, take minutes.
     """
     words = [
-        example(name), f"PARAMETERS={parameters}", "NUM_HESSIAN_DATAPOINTS=20", "RECORD_STEPS=3", "MAX_STEPS=3", "DEVICE=cpu",
-        "RANDOM_SEED=1", "NUM_OUTER=200", "NUM_INNER=400", f"OUTPUT_DIR={tmp_path}",
-        "EIGENVECTORS=2",
+        example(name), f"PARAMETERS={parameters}", "NUM_HESSIAN_DATAPOINTS=20", "RECORD_STEPS=3",
+        "MAX_STEPS=3", "DEVICE=cpu", "RANDOM_SEED=1", "NUM_OUTER=200", "NUM_INNER=400",
+        f"OUTPUT_DIR={tmp_path}", "EIGENVECTORS=2",
     ]  # fmt: skip
     assert run(TEST, *words) == 0
     (log,) = tmp_path.glob("*/*12a*.log")
