@@ -219,8 +219,9 @@ def compare(judged: Judged, k: int, seed: int) -> dict[str, dict[str, float]]:
         row(name, S[:k], Q @ U[:, :k], n, n)
     dtype = torch.float32
     row_of("nystrom, as it is here", nystrom(judged.H, k, seed, n, dtype), n)
+    row_of("nystrom, k columns", nystrom(judged.H, k, seed, k, dtype), k)
     row_of("seigh", seigh(judged.H, k, n, seed, dtype), k)
-    row_of("seigh, as many columns", seigh(judged.H, n, 2 * n, seed, dtype), n)
+    row_of("seigh, 2 k columns", seigh(judged.H, n, 2 * n, seed, dtype), n)
     row_of("hmt (two passes)", hmt(judged.H, k, seed, dtype), n)
     return rows
 

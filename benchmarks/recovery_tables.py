@@ -24,11 +24,16 @@ def read(name: str, results: Path = RESULTS) -> dict[str, Any]:
 def one_pass_table(results: dict[str, Any]) -> str:
     """Return errors and alignments by approximation and Hessian, as Markdown."""
     hessians = results["hessians"]
-    names = list(next(iter(hessians.values())))
+    first = next(iter(hessians.values()))
+    k = first["seigh"]["columns"]
     rows = []
-    for name in names:
+    for name in first:
         every = [hessian[name] for hessian in hessians.values()]
-        row = {"approximation": name}
+        row = {
+            "approximation": name,
+            "products": f"{every[0]['products'] / k:g} k",
+            "columns kept": f"{every[0]['columns'] / k:g} k",
+        }
         row |= {
             title: f"{one['error_to_best']:.2f}, {one['alignment']:.3f}"
             for title, one in zip(hessians, every, strict=True)
