@@ -59,13 +59,15 @@ def compare_ways(
     """
     ways = ways_of(merges)
     chosen = sorted({*also, *(idxs[0] for idxs in ways.values() if len(ways) > 1)})
-    largest, formats = 0.0, recovery.sizes.layout.items()
+    largest, layout = 0.0, recovery.sizes.layout
     for idx in chosen:  # one by one: there is memory for one vector at least
-        for (fmt, (_, num)), made in zip(formats, recovery.measure([idx]), strict=True):
-            if idx >= num:
+        made = dict(zip(layout, recovery.measure([idx]), strict=True))
+        for merge in merges.values():
+            fmt = next(fmt for fmt in layout if recovery.store.virtual[fmt] == merge.virtual)
+            if idx >= layout[fmt][1]:
                 continue
-            merge = next(m for m in merges.values() if m.virtual == recovery.store.virtual[fmt])
-            difference = _relative_difference(torch.from_numpy(merge.stored(idx)), made[:, 0])
+            stored = torch.from_numpy(merge.stored(idx))
+            difference = _relative_difference(stored, made[fmt][:, 0])
             if not difference <= SAME_PRODUCT:
                 differs = (
                     f"differs by {difference:.2g} (relative) from the product with that of "
