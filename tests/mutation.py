@@ -41,6 +41,7 @@ LONG = {"test_every_problem.py"}
 #: Tests of some modules that live elsewhere.
 ELSEWHERE = {
     "skerch/streams.py": ["tests/faults/test_readers.py"],
+    "skerch/store/basis.py": ["tests/scripts/test_accuracy.py"],
     "skerch/store/": ["tests/faults/test_bad_files.py"],
     "applesandoranges/analysis/accuracy.py": ["tests/scripts/test_accuracy.py"],
     "applesandoranges/analysis/report.py": [

@@ -68,6 +68,14 @@ def test_distance_of_vectors_is_that_of_the_better_sign(exact, angle, signs):
     assert by_rank[4]["subspace_alignment"] == pytest.approx((3 + math.cos(angle) ** 2) / 4)
 
 
+def test_vectors_that_are_longer_than_one_by_round_off_are_no_error(exact):
+    """Of the exact vectors themselves, in single precision: cosines above 1 have no arc."""
+    sketch = rotated(exact, 0.0)
+    longer = Eigh(sketch.S, sketch.U * (1 + 1e-7), sketch.Y, sketch.factor)
+    flat, _ = results(exact, longer)
+    assert flat["eigvec_resnorm"].tolist() == [0, 0, 0, 0]
+
+
 def test_exchanged_signs_are_no_error_of_eigenvalues(exact):
     """Of +5 and -5 the sketch has the other one first: by rank alone the error would be 10."""
     sketch = rotated(exact, 0.0)

@@ -238,6 +238,9 @@ def test_exact_and_sketched_overlap(logs):
     close(line(ratio_steps, "k = 4"), ([0, 10], [10, 15]))
     close(without_label(ratio_steps, linewidth=6), [[60, 80], [12.5, 12.5]])
     close(line(over_k, "chance level k/D")[1], [0.01, 0.02, 0.03, 0.04])
+    for ax in (over_k, over_steps):
+        names = {text.get_text() for text in ax.get_legend().get_texts()}
+        assert {"sketched", "exact"} <= names
     for ax in (ratio_k, ratio_steps):
         close(line(ax, "chance")[1], [1, 1])
     ends = bands(over_k)

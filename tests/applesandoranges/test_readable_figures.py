@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 
 from applesandoranges.figures import Options, draw
 from applesandoranges.figures.style import FAINT
@@ -192,6 +193,8 @@ def test_ends_over_steps_are_shaded(logs, steps):
         for k in (1, 4)
     ]
     assert found == expected
+    bands = len(steps) > 2  # between two steps nothing is known
+    assert [isinstance(shade, LineCollection) for shade in ax.collections] == [not bands] * 2
     shades = [text for text in labels(ax) if text.startswith("shades")]
     assert shades == ["shades: estimated range of the exact overlap"]
 

@@ -13,6 +13,7 @@ from applesandoranges.analysis.uncertainty import (
     KRYLOV,
     STEPPED,
     Steps,
+    _windowed,
     angle_bound,
     ends_of_coarser,
     errors_by_step,
@@ -159,6 +160,23 @@ def test_errors_of_eigenvalues_are_those_of_their_group_or_of_the_next():
     assert errors_by_step(steps).tolist() == pytest.approx(expected)
 
 
+def test_eigenvalues_that_are_right_on_average_show_by_the_norm():
+    """``x^T y = ||x||^2``, but y is twice as long: the pairs are far from exact."""
+    rows, one = torch.zeros(2, 1, dtype=F64), torch.ones(1, dtype=F64)
+    steps = Steps([range(0, 2)], torch.zeros(1, dtype=torch.long), rows, rows, one, 4 * one, one)
+    error = EIGENVALUE_FACTOR + EIGENVALUE_LEAST
+    assert errors_by_step(steps).tolist() == pytest.approx([error, 2 * error])
+
+
+def test_a_window_reaches_as_far_to_both_sides():
+    """Two to each side at first, then a fifth of k; as far as there are values."""
+    values = np.arange(20.0)
+    highest = _windowed(values, 0.2, np.max)
+    lowest = _windowed(values, 0.2, np.min)
+    assert highest.tolist() == [min(i + max(2, (i + 1) // 5), 19) for i in range(20)]
+    assert lowest.tolist() == [max(i - max(2, (i + 1) // 5), 0) for i in range(20)]
+
+
 def test_ends_of_a_coarser_curve_grow_towards_the_last_pair():
     """The coarser recovery has a tenth less for every k, so this one may lack as much again."""
     curve = np.arange(1.0, 101.0)
@@ -173,6 +191,13 @@ def test_without_products_there_is_no_band_of_a_sketch():
     H, eigh = exact_pairs(seed=1)
     rows = eigh.vector_rows(mask := torch.arange(N))
     assert overlap_band(eigh, mask, rows, H, num=0, seed=3, vectors=7) is None
+
+
+def test_one_product_is_enough_for_a_band():
+    H, eigh = exact_pairs(seed=1)
+    rows = eigh.vector_rows(mask := torch.arange(N))
+    band = overlap_band(eigh, mask, rows, H.float(), num=1, seed=3, vectors=7)
+    assert (band.method, band.num_products) == ("subspace iteration", 1)
 
 
 def test_a_krylov_recovery_needs_no_products():

@@ -371,6 +371,16 @@ def test_10d_logs_all_documented_quantities(analysed):
     assert analysed.name.endswith("[10d_core_and_analysis.py]__step=0__test=False.log")
 
 
+def test_a_scree_needs_two_products(trained):
+    """One product has no spread, from which its bounds are made."""
+    store = trained.lay_out("one product")
+    assert trained.measure(store) == 0
+    assert trained.analyse(store, NUM_A_POSTERIORI=1) == 0
+    names = {name for body in read_log(trained.logs(ANALYSE)[-1]).bodies("RESULT") for name in body}
+    assert "Frob(H-H_K)^2" in names
+    assert "scree_lower" not in names
+
+
 def test_10d_keeps_eigenvectors_and_compares_them_with_other_steps(trained):
     store = trained.lay_out("vectors")
     found = {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import h5py
+import numpy as np
 import pytest
 import torch
 
 from skerch.core.krylov import BasisStep, extend_basis, project_out, write_starting_block
 from skerch.core.row_blocks import RowBlocks
 from skerch.ssrft import SSRFT
+from skerch.store.basis import read_block, write_end
 from skerch.utils import InputError, NumericalError, product_round_off
 
 pytestmark = pytest.mark.numerical
@@ -55,6 +57,16 @@ class TestStartingBlock:
             data = file.create_dataset("data", (D, N), "float32")
             write_starting_block(SSRFT((N, D), 5), data, 200 * D)
             assert torch.equal(torch.from_numpy(data[:]), out)
+
+    def test_an_end_has_no_columns_and_says_why(self, tmp_path):
+        path, dtype = tmp_path / "end.h5", np.dtype("float32")
+        write_end(path, D, "accurate enough", dtype=dtype, provenance={"round": 3})
+        with h5py.File(path) as file:
+            block = read_block(file)
+            assert (file["data"].shape, file["data"].dtype) == ((D, 0), dtype)
+        assert (block.width, block.step) == (0, None)
+        assert block.ended == "accurate enough"
+        assert block.provenance["round"] == 3
 
     def test_a_budget_that_holds_no_row_names_what_is_needed(self):
         with pytest.raises(InputError, match=f"one row needs {64 * D} bytes"):

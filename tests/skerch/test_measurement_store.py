@@ -55,6 +55,14 @@ def test_a_store_says_of_what_its_measurements_are(store, provenance):
     assert ("provenance" in found) == bool(provenance)
 
 
+def test_files_of_a_store_say_shape_and_dtype(full, tmp_path):
+    merged = tmp_path / "merged.h5"
+    DistributedHDF5.merge_all(full, merged, "ok")
+    for path, shape in ((merged, [DIM, NUM]), (min(full.parent.glob("*_0*.h5")), [DIM])):
+        found = inspect_path(path, "ok")
+        assert (found["shape"], found["dtype"]) == (shape, "float32")
+
+
 def snapshot(directory):
     return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in Path(directory).iterdir()}
 

@@ -8,8 +8,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from skerch.core.krylov import Combination
-from skerch.core.rayleigh_ritz import _ritz_pairs, solve_rayleigh_ritz
+from skerch.core.krylov import Combination, Projection
+from skerch.core.rayleigh_ritz import _ritz_pairs, _significant, solve_rayleigh_ritz
 from skerch.core.row_blocks import ColumnBlocks, RowBlocks
 from skerch.decompositions import block_krylov, hmt
 from skerch.ssrft import SSRFT
@@ -35,6 +35,17 @@ def H():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+def test_what_counts_as_round_off_grows_with_the_dimension():
+    """Of D = 150 entries, not of the two columns of the last products."""
+    zeros, D = torch.zeros(2, 2, dtype=F64), 150
+    remainder = RowBlocks(torch.zeros(D, 2))
+    last = Projection(zeros, zeros, zeros, 0.0, remainder, zeros, norm=2.0, eps=1e-7)
+    limit = D**0.5 * 1e-7 * 2
+    for share, num in ((0.5, 1), (2, 2)):
+        S = torch.tensor([1.0, share * limit], dtype=F64)
+        assert _significant(S, 2, last) == (num, num)
 
 
 def dense(eigh):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from skerch import block_krylov, hmt
 from skerch.core.krylov import warm_columns
+from skerch.ssrft import SSRFT
+from skerch.store.basis import write_warm_block
 from skerch.synthmat import SynthMat
 from skerch.utils import InputError
 
@@ -60,6 +63,24 @@ def test_the_first_block_spans_start_and_random_columns(H, m, dense_ssrft, gauss
     found = block_krylov(H, 2 * BLOCK, 2, BLOCK, SEED, start=warm)
     assert_close(found.S, ritz[np.argsort(-np.abs(ritz))], tol=1e-11)
     assert found.num_products == 2 * BLOCK
+
+
+@pytest.mark.parametrize("budget", [None, 40_000], ids=["at once", "by slices"])
+def test_a_first_block_on_disk_spans_start_and_random_columns(
+    tmp_path, gaussian, dense_ssrft, assert_close, budget
+):
+    warm, Psi = gaussian(D, 9), SSRFT((BLOCK - 7, D), SEED)
+    path = tmp_path / "basis.h5"
+    options = {"dtype": np.dtype("float64"), "provenance": {"a": 1}, "memory_budget": budget}
+    step = write_warm_block(path, warm, 7, Psi, **options)
+    assert step.rank == BLOCK
+    assert [p.name for p in tmp_path.iterdir()] == ["basis.h5"]
+    with h5py.File(path) as file:
+        V = torch.from_numpy(file["data"][:])
+    eye = torch.eye(BLOCK, dtype=V.dtype)
+    assert_close(V.T @ V, eye, tol=1e-12)
+    for columns in (warm[:, :7], dense_ssrft((BLOCK - 7, D), SEED).T):
+        assert_close(V @ (V.T @ columns), columns, tol=1e-12)
 
 
 @each_solver
