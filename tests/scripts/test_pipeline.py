@@ -364,7 +364,7 @@ def test_10d_logs_all_documented_quantities(analysed):
     names = {name for body in bodies for name in body}
     assert {
         "core_S", "Frob(H)^2", "Frob(H_K)^2", "Frob(H-H_K)^2", "Frob(H_3)^2", "Frob(H-H_6)^2",
-        "P(err<=0.75x)", "P(err>=2x)",
+        "P(err<=0.75x)", "P(err<=0.5x)", "P(err<=0.25x)", "P(err>=2x)", "P(err>=1.5x)",
         "scree_lower", "scree_upper", "frob_Qtop^2", "largest_absparams", "frob_Qbest^2",
         "frob_Qrandom^2",
     } <= names  # fmt: skip

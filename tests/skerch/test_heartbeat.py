@@ -3,6 +3,7 @@
 import io
 import itertools
 import sys
+import time
 
 import pytest
 
@@ -60,6 +61,21 @@ def test_a_line_comes_within_a_second_and_then_every_ten(clock):
     assert lines[0] == "12:00:00  merging (0:00:01)"
     assert lines[1] == "12:00:00  merging (0:00:09)"
     assert out.getvalue() == ""
+
+
+def test_it_beats_by_itself(monkeypatch):
+    monkeypatch.setattr(heartbeat, "TICK", 0.01)
+    monkeypatch.setattr(heartbeat, "FIRST_SILENCE", 0.0)
+    err = io.StringIO()
+    beat = Heartbeat("merging", io.StringIO(), err)
+    beat.start()
+    try:
+        begin = time.monotonic()
+        while not err.getvalue() and time.monotonic() < begin + 60:
+            time.sleep(0.01)
+    finally:
+        beat.stop()
+    assert "  merging" in err.getvalue()
 
 
 def test_who_prints_is_not_silent(clock):

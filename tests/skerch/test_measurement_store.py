@@ -63,6 +63,14 @@ def test_files_of_a_store_say_shape_and_dtype(full, tmp_path):
         assert (found["shape"], found["dtype"]) == (shape, "float32")
 
 
+def test_a_merged_file_under_the_name_of_another_kind_is_refused(full):
+    merged = full.parent / INNER_FMT.format("MERGED")
+    DistributedHDF5.merge_all(full, full.parent / LO_FMT.format("MERGED"), "ok")
+    (full.parent / LO_FMT.format("MERGED")).rename(merged)
+    with pytest.raises(StoreError, match="which its name denies"), load_merged(merged, "ok"):
+        pass
+
+
 def snapshot(directory):
     return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in Path(directory).iterdir()}
 
