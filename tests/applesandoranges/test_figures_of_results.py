@@ -344,6 +344,8 @@ def test_exact_against_sketched(both):
         close(without_label(overlap, linewidth=6), [EXACT_OVERLAP[0], EXACT_OVERLAP[10]])
         close(line(overlap, "chance level k/D")[1], [0.01, 0.02, 0.03, 0.04])
         assert overlap.get_ylabel() == f"overlap, {split} split"
+        names = {text.get_text() for text in overlap.get_legend().get_texts()}
+        assert {"sketched", "exact"} <= names
         for step in (0, 10):
             close(line(eigenvalues, f"step {step}"), (K, RELATIVE[step]))
             close(line(angles, f"step {step}"), ([1, 2, 3], [0, 30, 60]))
