@@ -77,7 +77,7 @@ class Judged:
 
     def eigenvalue_error(self, S: Tensor) -> float:
         """Return the median relative error of the leading half of the eigenvalues."""
-        half = len(self.S) // 2
+        half = min(len(self.S) // 2, len(S))
         return float((S[:half] / self.S[:half] - 1).abs().median())
 
     def alignment(self, V: Tensor) -> float:
@@ -212,7 +212,8 @@ def compare(judged: Judged, k: int, seed: int) -> dict[str, dict[str, float]]:
 
     def row_of(name: str, eigh: Eigh, columns: int) -> None:
         assert eigh.num_products is not None
-        row(name, eigh.S[:k], eigh.vectors(k), eigh.num_products, columns)
+        found = min(k, len(eigh.S))  # damped, of few columns, there are fewer
+        row(name, eigh.S[:k], eigh.vectors(found), eigh.num_products, columns)
 
     for name, core in CORES.items():
         S, U = by_magnitude(core(found))
