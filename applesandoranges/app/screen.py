@@ -89,6 +89,9 @@ class _Words(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         show(self._console, self._narrator.tell(*record.event))  # type: ignore[attr-defined]
+        if record.levelno == logging.WARNING and not self._console.is_terminal:
+            # The output of jobs is searched: one pattern finds warnings there and in logs.
+            self._console.print(record.getMessage(), soft_wrap=True, markup=False)
 
     def close(self) -> None:
         show(self._console, self._narrator.end())

@@ -53,6 +53,21 @@ def test_people_get_short_lines_without_colours(log_of, words):
     assert "\x1b" not in printed.out
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_warnings_stand_in_the_output_of_jobs_as_in_the_log(
+    tmp_path, capsys, monkeypatch, terminal
+):
+    monkeypatch.setattr(screen.sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "dumb")
+    with JsonLog(tmp_path / "a.log") as log:
+        log.warning("something is odd", {"step": 3})
+        log.info("something else", {})
+    out, (line, _) = capsys.readouterr().out, (tmp_path / "a.log").read_text().splitlines()
+    assert "Warning: something is odd" in out
+    assert (line in out.splitlines()) == (not terminal)
+    assert out.count("odd") == (1 if terminal else 2)
+
+
 def test_other_screens_are_refused(log_of):
     status, printed, lines = log_of("SCREEN=blue")
     assert (status, printed.out, lines) == (2, "", [])
