@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from applesandoranges.figures.style import plt
@@ -38,8 +39,8 @@ def one_pass_table(results: dict[str, Any]) -> str:
             title: f"{one['error_to_best']:.2f}, {one['alignment']:.3f}"
             for title, one in zip(hessians, every, strict=True)
         }
-        median = sorted(one["eigenvalue_error"] for one in every)[len(every) // 2]
-        rows.append(row | {"eigenvalues, median": f"{median:.2g}"})
+        error = median(one["eigenvalue_error"] for one in every)
+        rows.append(row | {"eigenvalues, median": f"{error:.2g}"})
     return table(rows)
 
 

@@ -72,7 +72,8 @@ class Pipeline:
             f"MAX_STEPS={self.record[-1]}", f"NUM_HESSIAN_DATAPOINTS={self.num_hessian}",
             "DEVICE=cpu", *self.extra,
         )  # fmt: skip
-        self.of_training = frozenset(path.name for path in self.run_dir.iterdir())
+        if status == 0:
+            self.of_training = frozenset(path.name for path in self.run_dir.iterdir())
         return status
 
     def copy_training(self, run_dir: Path) -> None:
