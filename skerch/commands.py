@@ -55,7 +55,7 @@ def make_parser() -> Parser:
     def add(name: str, run: Run, help: str) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help)
         command.add_argument("--json", action="store_true", help="print the result as JSON")
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, status=0)
         return command
 
     _add_store_commands(add)
@@ -81,7 +81,11 @@ def _add_store_commands(add: Add) -> None:
     inspect = add("inspect", _inspect, "Say what a file or directory of measurements holds.")
     inspect.add_argument("path", help="an HDF5 file, or a directory of them")
     inspect.add_argument("--ok_flag", default="measured", help="flag of a successful measurement")
-    inspect.add_argument("--verify", action="store_true", help="read all data, check their sums")
+    inspect.add_argument(
+        "--verify",
+        action="store_true",
+        help="read all data, check their sums: exit status 1 if wrong",
+    )
 
 
 def _add_shape(command: argparse.ArgumentParser, help: str) -> None:
@@ -168,10 +172,12 @@ def _merge(args: argparse.Namespace) -> dict[str, Any]:
 
 def _inspect(args: argparse.Namespace) -> dict[str, Any]:
     heartbeat.say("skerch: loading PyTorch")
-    from .store.inspection import inspect_path
+    from .store.inspection import inspect_path, is_consistent
 
     heartbeat.doing(f"reading {args.path}")
-    return inspect_path(Path(args.path), args.ok_flag, args.verify)
+    found = inspect_path(Path(args.path), args.ok_flag, args.verify)
+    args.status = int(args.verify and not is_consistent(found))
+    return found
 
 
 def _post_bounds(args: argparse.Namespace) -> dict[str, Any]:
@@ -245,7 +251,7 @@ def _interrupt(number: int, frame: Any) -> NoReturn:
 
 
 def run_command(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return 0, 2 for wrong input or 1 for a failure."""
+    """Run one command; return 0, 2 for wrong input or 1 for a failure or damaged data."""
     args = make_parser().parse_args(argv)
     try:
         with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
@@ -265,4 +271,4 @@ def run_command(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"skerch: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
-    return 0
+    return int(args.status)

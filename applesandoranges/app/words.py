@@ -137,8 +137,8 @@ _ENDS: dict[str, Callable[[Body], str]] = {
         f"{events.SEVERAL_WAYS}: {'; '.join(body.get('measurements', {}))}"
     ),
     events.TEST_MATRICES: lambda body: (
-        f"Random vectors of the seeds {', '.join(map(str, body.values()))} (RANDOM_SEED + 1, ...; "
-        "12a draws others than 10c and 10d)"
+        f"Random vectors of seeds {', '.join(map(str, body.values()))} "
+        "(12a draws others than 10c and 10d)"
     ),
     events.NEXT_BLOCK: lambda body: f"Next block made: {in_words(body.get('columns'))} columns",
 }

@@ -17,6 +17,7 @@ from .places import Place, check_place
 from .results import KINDS, kind_of, load
 
 BLOCK = "block of a basis"
+NOT_VERIFIED = "not_verified"
 
 
 def inspect_path(path: Path, ok_flag: str, verify: bool = False) -> dict[str, Any]:
@@ -31,12 +32,16 @@ def inspect_path(path: Path, ok_flag: str, verify: bool = False) -> dict[str, An
         Shapes, dtypes, counts by state, disk use, provenance and the first inconsistency.
 
     Raises:
-        InputError: If the path does not exist or a directory holds no such file.
+        InputError: If the path does not exist, a directory holds no such file, or the data of a
+            single file are to be verified that has no checksums known here.
         StoreError: If a file cannot be read.
     """
     path = Path(path)
     if path.is_file():
-        return inspect_file(path, ok_flag, verify)
+        result = inspect_file(path, ok_flag, verify)
+        if NOT_VERIFIED in result:
+            raise InputError(f"{path}: {result[NOT_VERIFIED]}")
+        return result
     if not path.is_dir():
         raise InputError(f"{path}: no such file or directory")
     # Sub-files are described by the virtual file over them.
@@ -45,12 +50,18 @@ def inspect_path(path: Path, ok_flag: str, verify: bool = False) -> dict[str, An
     files = [file for file, place in places.items() if place is None or place.kind not in kinds]
     if not files:
         raise InputError(f"{path}: holds no HDF5 file but single measurements, or none at all")
-    result: dict[str, Any] = {file.name: _or_error(file, ok_flag, verify) for file in files}
-    result["disk_bytes"] = sum(map(_bytes_of, path.iterdir()))
+    found: dict[str, Any] = {file.name: _or_error(file, ok_flag, verify) for file in files}
+    found["disk_bytes"] = sum(map(_bytes_of, path.iterdir()))
     unfinished = sum(p.name.endswith(".tmp") for p in path.iterdir())
     if unfinished:
-        result["unfinished_files"] = unfinished
-    return result
+        found["unfinished_files"] = unfinished
+    return found
+
+
+def is_consistent(found: dict[str, Any]) -> bool:
+    """Return whether nothing that :func:`inspect_path` found contradicts something else."""
+    parts = [part for part in found.values() if isinstance(part, dict)]
+    return "first_inconsistency" not in found and all(map(is_consistent, parts))
 
 
 def _bytes_of(path: Path) -> int:
@@ -88,6 +99,11 @@ def inspect_file(path: Path, ok_flag: str, verify: bool = False) -> dict[str, An
         verify_merged(path)
     elif verify and result["kind"] in KINDS:
         load(path)
+    elif verify:
+        result[NOT_VERIFIED] = (
+            "expected measurements, a block of a basis or a saved result, found another HDF5 file: "
+            "its checksums, if it has any, are for the program that wrote it"
+        )
     return result | {"disk_bytes": _bytes_of(path)}
 
 

@@ -25,6 +25,7 @@ from skerch.__main__ import main as skerch
 from skerch.utils import InputError
 from tests.conftest import ANALYSE, run
 from tests.script_loader import REPOSITORY
+from tests.scripts.test_whole_screens import SCREENS
 
 SETTINGS = {
     "SCRIPT": "11m.sh", "PROBLEM": "mnist_mini", "NUM_PARAMS": 7030, "RECORD_BEGINNING": 0,
@@ -263,6 +264,19 @@ def test_status_for_people(experiment, capsys):
     assert "Jobs: 1 running, 0 waiting" in out
     assert re.search(r"^Time left: .*\d.* by the rate so far$", out, re.MULTILINE)
     assert out.rstrip().endswith("RUN_DIR=[x] ./11m.sh")
+
+
+def test_the_whole_screen(experiment, capsys):
+    """Times, counts and names of nobody but this experiment's are in it."""
+    queue = [
+        Queued.parse(line)
+        for line in ("10c_step2_test\tRUNNING\t1\t77\n", "10d_step2_test\tPENDING\t\t78\n")
+    ]
+    capsys.readouterr()
+    print_status(experiment, queue, "RUN_DIR=[x] ./11m.sh")
+    out = re.sub(r"(?<=Time left: ).*(?= by the rate)", "TIME", capsys.readouterr().out)
+    out = out.replace(str(experiment.store), "STORE").replace(str(experiment.run_dir), "RUN")
+    assert out == (SCREENS / "11s.txt").read_text()
 
 
 def analysed(directory, name, **body):

@@ -423,6 +423,6 @@ def test_inspect_says_what_is_wrong_with_a_block(two_rounds, tmp_path, capsys, p
     assert skerch(words) == 0
     assert json.loads(capsys.readouterr().out)["basis_0000000001.h5"]["kind"] == "block of a basis"
     damage.flipped_bit_of(store / "basis_0000000001.h5", part)
-    assert skerch(words) == 0
+    assert skerch(words) == 1
     found = json.loads(capsys.readouterr().out)["basis_0000000001.h5"]
     assert "does not match" in found["first_inconsistency"]

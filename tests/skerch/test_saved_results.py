@@ -12,6 +12,7 @@ import torch
 
 import skerch
 from skerch import Eigh, Ssvd, block_krylov, hmt, nystrom, seigh, ssvd
+from skerch.__main__ import main as skerch_command
 from skerch.core.row_blocks import RowBlocks
 from skerch.store.inspection import inspect_path
 from skerch.synthmat import SynthMat
@@ -312,3 +313,24 @@ def test_inspect_says_what_a_file_is(tmp_path):
     overwrite_dataset(path, "S", np.ones(8))
     with pytest.raises(StoreError, match="checksum"):
         inspect_path(path, "measured", verify=True)
+
+
+def test_what_cannot_be_verified_is_not_passed_over(tmp_path, capsys):
+    foreign, result = tmp_path / "foreign.h5", tmp_path / "result.h5"
+    with h5py.File(foreign, "w") as file:
+        file["data"] = np.ones(3)
+    seigh(MATRIX, 8).save(result)
+    assert skerch_command(["inspect", str(foreign)]) == 0
+    assert "other HDF5 file" in capsys.readouterr().out
+    assert skerch_command(["inspect", str(foreign), "--verify"]) == 2
+    assert "found another HDF5 file" in capsys.readouterr().err
+    assert skerch_command(["inspect", str(tmp_path), "--verify"]) == 0
+    assert "not_verified: expected measurements" in capsys.readouterr().out
+
+
+def test_inspect_verify_fails_where_something_is_damaged(tmp_path, capsys):
+    seigh(MATRIX, 8).save(tmp_path / "result.h5")
+    overwrite_dataset(tmp_path / "result.h5", "S", np.ones(8))
+    assert skerch_command(["inspect", str(tmp_path)]) == 0
+    assert skerch_command(["inspect", str(tmp_path), "--verify"]) == 1
+    assert "first_inconsistency" in capsys.readouterr().out
