@@ -249,7 +249,7 @@ def _at_the_start(problem: str, k: int, num_data: int, rounds: int) -> tuple[str
     "one_pass",
     "what one pass can give: the literature on mnist_mini, of $MNIST_ROOT if set, 3c3d, ResNet",
     full={
-        "steps": [0, 300], "num_data": 500, "k": 355, "parameters": "*",
+        "steps": [0, 100, 300, 1000], "num_data": 500, "k": 355, "parameters": "*",
         "large": {"cifar10det_3c3d": [40, 64, 4], "imagenetdet_resnet18": [8, 2, 4]},
     },
     tiny={"steps": [1], "num_data": 20, "k": 8, "parameters": LAST_LAYER,
