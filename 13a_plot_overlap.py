@@ -89,7 +89,7 @@ def verdicts(results: list[HessianResult]) -> Iterator[str]:
     """Yield what each analysis says of itself, where it does: published ones do not."""
     for result in results:
         if verdict := result.verdict:
-            yield f"{named(result, results)}: {verdict.text}"
+            yield f"{named(result, results)}: {verdict.full_text}"
 
 
 def drawings(logs: LogSet, config: Config) -> Iterator[tuple[str, Drawing]]:

@@ -28,7 +28,7 @@ EXPERIMENT = "A distributed experiment, command by command"
 def test_results_of_the_experiment_are_readable(shell):
     screen = shell(commands(EXPERIMENT))
     rows = [line for line in screen.splitlines() if line.startswith(" step 0, train")]
-    assert re.search(r"(up to k = |k = \d+ to )355 within 20%", rows[-1])
+    assert re.search(r" within (5|20)%$", rows[-1].rstrip())
     assert "not to be trusted" not in screen.partition("Written:")[2]
 
 

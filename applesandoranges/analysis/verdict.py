@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skerch.results import Eigh
 
-from ..app.verdicts import READABLE, USABLE
+from ..app.verdicts import READABLE, USABLE, Run, in_words, longest
 from .uncertainty import OverlapBand
 
 #: Condition number of the left factor of the core, from which the core solve amplifies errors. With
@@ -101,14 +101,14 @@ def _verdict_by_band(eigh: Eigh, band: OverlapBand) -> dict[str, Any]:
     n, against = len(eigh.S), list(concerns(eigh))
     reach = converged_pairs(eigh)
     eigenvalues = leading(band.eigenvalue_errors[:reach], READABLE)
-    runs = {
-        tolerance: longest_run(band.errors[:reach], tolerance) for tolerance in (READABLE, USABLE)
-    }
-    usable = runs[USABLE]
+    runs = {tolerance: runs_of(band.errors[:reach], tolerance) for tolerance in (READABLE, USABLE)}
+    usable = longest(runs[USABLE])
     facts = {
         "readable_eigenvalues": eigenvalues,
-        "readable_overlap": runs[READABLE],
+        "readable_overlap": longest(runs[READABLE]),
         "usable_overlap": usable,
+        "readable_runs": runs[READABLE],
+        "usable_runs": runs[USABLE],
     }
     if usable is None or usable[1] - usable[0] + 1 < LEAST_SHARE * n:
         known = f"the overlap is known to {USABLE:.0%} for hardly any k"
@@ -126,13 +126,13 @@ def _verdict_by_band(eigh: Eigh, band: OverlapBand) -> dict[str, Any]:
             )
         return _against([*against, unclear], facts)
     texts = [
-        f"{what} can be read within {tolerance:.0%} for k = {run[0]} ... {run[1]}"
-        for what, tolerance, run in (
+        f"{what} can be read within {tolerance:.0%} for {in_words(found)}"
+        for what, tolerance, found in (
             ("the overlap", READABLE, runs[READABLE]),
-            ("the overlap", USABLE, usable if usable != runs[READABLE] else None),
-            ("eigenvalues", READABLE, (1, eigenvalues) if eigenvalues else None),
+            ("the overlap", USABLE, runs[USABLE] if runs[USABLE] != runs[READABLE] else []),
+            ("eigenvalues", READABLE, [(1, eigenvalues)] if eigenvalues else []),
         )
-        if run is not None
+        if found
     ]
     missing = [
         f"{what} nowhere within {READABLE:.0%}"
@@ -172,12 +172,8 @@ def leading(errors: Tensor, tolerance: float) -> int:
     return int((errors <= tolerance).long().cumprod(0).sum())
 
 
-def longest_run(errors: Tensor, tolerance: float) -> tuple[int, int] | None:
-    """Return first and last ``k`` of the longest run of tolerable errors; ``None`` without one."""
-    good = [*(errors <= tolerance).tolist(), False]
-    best, begin = range(0), 0
-    for at, one in enumerate(good):
-        if not one:
-            best = max(best, range(begin, at), key=len)
-            begin = at + 1
-    return (best.start + 1, best.stop) if best else None
+def runs_of(errors: Tensor, tolerance: float) -> list[Run]:
+    """Return first and last ``k`` of each run of tolerable errors."""
+    good = [False, *(errors <= tolerance).tolist(), False]
+    ends = [k for k in range(1, len(good)) if good[k] != good[k - 1]]
+    return [(first, after - 1) for first, after in zip(ends[::2], ends[1::2], strict=True)]

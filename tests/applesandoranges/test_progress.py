@@ -301,8 +301,8 @@ def test_verdicts_are_those_of_the_last_analyses(tmp_path):
         ),
     ]
     assert verdicts_in_words(logs) == {
-        (0, "train"): "up to k = 100 within 20%", (2, "train"): "not readable",
-        (6, "train"): "up to k = 100 within 20%; ACCURACY=0.05 reached",
+        (0, "train"): "k = 1 ... 100 within 20%", (2, "train"): "not readable",
+        (6, "train"): "k = 1 ... 100 within 20%; ACCURACY=0.05 reached",
         (8, "train"): "not readable; ACCURACY=0.05 not reached",
     }  # fmt: skip
 

@@ -219,9 +219,9 @@ def test_the_table_says_how_far_to_read(tmp_path, capsys):
     assert header[-1] == "readable"
     assert "exact" not in header
     words = {key: row[-1].strip() for key, row in rows.items()}
-    assert words[0, 2] == "up to k = 3 within 5%"
+    assert words[0, 2] == "within 5%"
     assert words[0, 5] == words[10, 1] == words[10, 6] == "not readable"
-    assert words[20, 6] == "up to k = 6 within 5%"
+    assert words[20, 6] == "within 5%"
     assert lines[-3:] == [
         "step 0, train: partly", "step 10, train: not to be trusted", "step 20, train: all",
     ]  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from applesandoranges.analysis.uncertainty import OverlapBand
-from applesandoranges.analysis.verdict import leading, longest_run, verdict
+from applesandoranges.analysis.verdict import leading, runs_of, verdict
 from skerch.core.row_blocks import RowBlocks
 from skerch.results import Eigh
 
@@ -117,18 +117,19 @@ def test_a_tenth_of_all_k_must_be_of_use(begin, length, trusted):
 
 
 @pytest.mark.parametrize(
-    ("errors", "run", "number"),
+    ("errors", "runs", "number"),
     [
-        ([0, 0, 0], (1, 3), 3),
-        ([1, 0, 0, 1, 0], (2, 3), 0),
-        ([0, 1, 0, 0, 0], (3, 5), 1),
-        ([1, 1], None, 0),
-        ([math.nan, 0], (2, 2), 0),
+        ([0, 0, 0], [(1, 3)], 3),
+        ([1, 0, 0, 1, 0], [(2, 3), (5, 5)], 0),
+        ([0, 1, 0, 0, 0], [(1, 1), (3, 5)], 1),
+        ([1, 1], [], 0),
+        ([], [], 0),
+        ([math.nan, 0], [(2, 2)], 0),
     ],
 )
-def test_runs(errors, run, number):
+def test_runs(errors, runs, number):
     errors = torch.tensor(errors, dtype=torch.float64)
-    assert (longest_run(errors, 0.5), leading(errors, 0.5)) == (run, number)
+    assert (runs_of(errors, 0.5), leading(errors, 0.5)) == (runs, number)
 
 
 NARROW = band([0.0] * 4, [0.0] * 4)
