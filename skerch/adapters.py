@@ -169,6 +169,11 @@ class AdaptedLinOp(LinOp):
         self.op, self.dtype, self.device = op, dtype, device
         self._times, self._left = times, left
 
+    @property
+    def wrapped(self) -> Any:
+        """What others multiply by: the operator as it was given."""
+        return self.op.op if isinstance(self.op, TorchLinOpWrapper) else self.op
+
     def with_dtype(self, dtype: torch.dtype) -> AdaptedLinOp:
         """Return the same operator, of which it is known now in what it computes."""
         return AdaptedLinOp(self.op, self.shape, dtype, self.device, self._times, self._left)
@@ -186,6 +191,7 @@ class AdaptedLinOp(LinOp):
                 f"{_computing(self.op, self.dtype)}; convert one of them: "
                 f"{_conversion(self.op, X.dtype)}, or X.to({self.dtype})"
             )
+        before = _version(X)
         try:
             product = multiply(X)
         except SkerchError:
@@ -197,6 +203,11 @@ class AdaptedLinOp(LinOp):
                 f"the operator's product with a tensor {list(X.shape)} of {X.dtype} on {X.device} "
                 f"failed ({_one_line(error)}); say in what and where it computes: dtype=, device="
             ) from error
+        if _version(X) != before:
+            raise InputError(
+                "operator: expected a product that leaves its vectors as they are, got one that "
+                "changed them in place; make a new tensor of it, such as X * d for X.mul_(d)"
+            )
         check_product(product, shape)
         return product.detach()
 
@@ -223,12 +234,12 @@ class TorchLinOpWrapper(LinOp):
         self.op = op
 
     def _matmat(self, X: Tensor) -> Tensor:
-        return self._back(self.op @ X.detach().cpu().numpy(), X)
+        return self._back(_times_array(self.op, X), X)
 
     def _rmatmat(self, X: Tensor) -> Tensor:
         # (A^T X^T)^T, because NumPy arrays would try to multiply elementwise from the left.
         try:
-            return self._back((self.op.T @ X.detach().cpu().numpy().T).T, X)
+            return self._back(_times_array(self.op.T, X.T).T, X)
         except (NotImplementedError, TypeError) as error:  # of a LinearOperator without rmatvec
             raise _no_left_product(self.op) from error
 
@@ -236,6 +247,27 @@ class TorchLinOpWrapper(LinOp):
     def _back(result: np.ndarray, like: Tensor) -> Tensor:
         check_real(result.dtype, "the operator's product")
         return torch.as_tensor(np.ascontiguousarray(result)).to(like)
+
+
+def _times_array(op: Any, X: Tensor) -> np.ndarray:
+    """Return ``op @ X`` as an array; what programs of others may change is a copy."""
+    array = X.detach().cpu().numpy()
+    if isinstance(op, np.ndarray) or scipy.sparse.issparse(op):
+        product: np.ndarray = op @ array
+        return product
+    array = array.copy()
+    if not _multiplies_vectors_only(op):
+        return np.asarray(op @ array)
+    # SciPy would stack the products when all are made: of one that reuses its memory, the last.
+    columns = (np.array(op.matvec(x)).reshape(-1) for x in array.T)
+    return np.stack(list(columns), axis=1)
+
+
+def _multiplies_vectors_only(op: Any) -> bool:
+    if not isinstance(op, ScipyLinearOperator):
+        return False
+    given = getattr(op, "_CustomLinearOperator__matmat_impl", op)  # of LinearOperator(matmat=...)
+    return given is None or type(op)._matmat is ScipyLinearOperator._matmat
 
 
 def check_real(dtype: Any, what: str) -> None:
@@ -265,7 +297,13 @@ def _of_function(
 
 
 def _columnwise(f: Multiply) -> Multiply:
-    return lambda X: torch.stack([f(x) for x in X.T], dim=1)
+    # Cloned at once: the next product may be in the same memory.
+    return lambda X: torch.stack([torch.clone(f(x)) for x in X.T], dim=1)
+
+
+def _version(X: Tensor) -> int:
+    """Return how often a tensor was changed in place, where torch counts that."""
+    return 0 if X.is_inference() else X._version
 
 
 def _from_left(op: Any) -> Multiply:

@@ -31,7 +31,11 @@ def resolve_budget(memory_budget: int | None) -> int:
         >>> resolve_budget(10**9)
         1000000000
     """
-    return default_memory_budget() if memory_budget is None else memory_budget
+    if memory_budget is None:
+        return default_memory_budget()
+    if not 0 < memory_budget < math.inf:  # NaN, too
+        raise InputError(f"memory_budget: expected a number of bytes, got {memory_budget}")
+    return memory_budget
 
 
 def parse_bytes(text: str) -> int:

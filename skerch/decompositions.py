@@ -43,6 +43,7 @@ from .planning import LEAST_BLOCK
 from .results import Eigh, Ssvd, truncate_core
 from .rounds import Rounds, batches, check_batch_size
 from .ssrft import SSRFT
+from .symmetry import check_symmetric
 from .utils import check_finite
 
 __all__ = [
@@ -101,6 +102,7 @@ def seigh(
     A, dtype, device = computing_in(op, dtype, device)
     if A.shape[0] != A.shape[1]:
         raise InputError(f"seigh needs a square operator, got shape {A.shape}")
+    check_symmetric(A.wrapped)
     D = A.shape[0]
     inner = min(2 * outer, D) if inner is None else inner
     check_sizes(A.shape, outer, inner)

@@ -9,13 +9,20 @@ import torch
 from torch import Tensor
 
 from .adapters import computing_in
-from .core.krylov import BasisStep, extend_basis, warm_columns, write_starting_block
+from .core.krylov import (
+    BasisStep,
+    extend_basis,
+    unit_columns,
+    warm_columns,
+    write_starting_block,
+)
 from .core.products import MatrixColumns, MeasurementRows, linmeas_batch_torch
 from .core.rayleigh_ritz import solve_rayleigh_ritz
 from .errors import InputError
 from .operands import check_operand
 from .results import Eigh
 from .ssrft import SSRFT
+from .symmetry import check_symmetric
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -66,6 +73,7 @@ class Rounds:
                 f"got {num_rounds} blocks of {block_size} columns and rank {rank}"
             )
         check_batch_size(self.batch_size)
+        check_symmetric(self.op.wrapped)
 
     def start(self, num: int, seed: int, warm: Tensor | None = None) -> Tensor:
         """Return the first vectors: ``Psi^T``, or some of ``warm`` and ``Psi^T`` for the others.
@@ -73,8 +81,8 @@ class Rounds:
         Args:
             num: Number of vectors.
             seed: ``Psi`` has the next one.
-            warm: ``[D, m]``; see :func:`~skerch.core.krylov.warm_columns`. They are orthonormalised
-                together, which leaves out what depends on others.
+            warm: ``[D, m]``, of any scale; see :func:`~skerch.core.krylov.warm_columns`. They are
+                orthonormalised together, which leaves out what depends on others.
 
         Returns:
             Orthonormal columns, ``[D, num]`` or, of a dependent ``warm``, fewer.
@@ -88,7 +96,7 @@ class Rounds:
             shared = warm_columns(warm.shape[1], num)
         start = torch.empty(D, num, dtype=self.dtype, device=self.device)
         if warm is not None:
-            start[:, :shared] = warm[:, :shared]
+            start[:, :shared] = unit_columns(warm[:, :shared])
         fresh = SSRFT((num - shared, D), seed + 1, self.device)
         write_starting_block(fresh, start[:, shared:], self.memory_budget)
         if not shared:

@@ -18,7 +18,7 @@ from .dct import DCT, Scratch, SelectedDCT, SignedGather, copy_steps, work_numbe
 from .errors import InputError
 from .linops import LinOp
 from .operands import check_dtype, check_operand
-from .utils import rademacher, randperm
+from .utils import check_seed, rademacher, randperm
 
 #: Vectors that are transformed at once: their entries are a cache line of 64 bytes in single
 #: precision. Fewer of them where they are more numbers than these ...
@@ -58,7 +58,7 @@ class SSRFT(LinOp):
         k, D = self.shape
         if k > D:
             raise InputError(f"SSRFT: expected no more rows than columns, got shape {self.shape}")
-        self.seed = int(seed)
+        self.seed = check_seed(seed)
         self.device = torch.device(device)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ every device.
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -34,8 +35,28 @@ log = logging.getLogger(__name__)
 OWN_SUMS = 3
 
 
+def check_seed(seed: int) -> int:
+    """Return a seed as an integer.
+
+    Raises:
+        InputError: If it is none, or not of 64 bits: cut, it would be that of other numbers.
+
+    Example:
+        >>> from skerch.utils import check_seed
+        >>> check_seed(12345)
+        12345
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        raise InputError(f"seed: expected a whole number, got {seed!r}") from None
+    if not -(2**63) <= number < 2**64:
+        raise InputError(f"seed: expected a number of 64 bits, got {number}")
+    return number
+
+
 def _generator(seed: int) -> torch.Generator:
-    return torch.Generator(device="cpu").manual_seed(int(seed))
+    return torch.Generator(device="cpu").manual_seed(check_seed(seed))
 
 
 def uniform_noise(

@@ -58,6 +58,15 @@ def warm_columns(available: int, width: int) -> int:
     return min(available, width - max(1, math.ceil(FRESH_SHARE * width)))
 
 
+def unit_columns(X: Tensor) -> Tensor:
+    """Return the columns of ``[D, m]`` with norm 1, as random ones have; zero ones as they are.
+
+    Of larger ones beside them, the random ones would be no more than round-off.
+    """
+    X = X / X.abs().amax(dim=0).clamp_min(torch.finfo(X.dtype).tiny)  # squares could overflow
+    return X / X.norm(dim=0).clamp_min(torch.finfo(X.dtype).tiny)
+
+
 def write_starting_block(Psi: SSRFT, out: Any, memory_budget: int | None = None) -> None:
     """Write ``Psi^T``, whose columns are orthonormal, into a tensor or data set ``[D, n]``.
 

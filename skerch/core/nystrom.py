@@ -33,6 +33,7 @@ from ..errors import InputError, NumericalError
 from ..operands import check_scale
 from ..results import Eigh
 from ..ssrft import SSRFT
+from ..symmetry import warn_if_asymmetric
 from ..utils import check_finite, numerical_rank, product_round_off
 from .orthogonal import orthogonalize
 from .row_blocks import RowBlocks
@@ -120,6 +121,7 @@ def solve_nystrom(Y: RowBlocks, Psi: SSRFT, rank: int) -> Eigh:
     norm = float(torch.linalg.matrix_norm(factor.R, 2))
     core = _Core(factor.R, B, product_round_off(D, Y.eps, norm))
     kept, error = core.choose(rank, whole=n == D)
+    warn_if_asymmetric(core.asymmetry)
     S, U, amplification = core.eigh(kept)
     S = S[:kept]  # the others are damped
     found = numerical_rank(S, rank, amplification * Y.eps * norm)

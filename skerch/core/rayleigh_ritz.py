@@ -25,6 +25,7 @@ from torch import Tensor
 from ..budget import resolve_budget
 from ..errors import InputError
 from ..results import Eigh
+from ..symmetry import warn_if_asymmetric
 from ..utils import numerical_rank, product_round_off
 from .krylov import (
     BasisStep,
@@ -100,12 +101,13 @@ def solve_rayleigh_ritz(
     S, U = S[:k], U[:, :k]
     residual_norms = _residual_norms(round_, columns, steps, S, T @ U)
     done, planned = len(blocks), len(blocks) if num_rounds is None else num_rounds
+    warn_if_asymmetric(asymmetry := _asymmetry(columns, K))
     diagnostics: dict[str, float | str] = {
         "rounds": done,
         "early_stop": "no" if done == planned else f"{ended} after round {done} of {planned}",
         "basis_columns": len(L),
         "basis_orthogonality": round_.orthogonality,
-        "core_asymmetry": _asymmetry(columns, K),
+        "core_asymmetry": asymmetry,
         "numerical_rank": num_significant,
     }
     if width := _wide_cluster(S, residual_norms, blocks[0].shape[1], rank, round_.eps):

@@ -120,7 +120,7 @@ def write_warm_block(
 
     Args:
         path: The file.
-        warm: ``[D, m]``, read once by slices of rows.
+        warm: ``[D, m]``, of any scale, read once by slices of rows.
         num: How many of its columns to take.
         Psi: The SSRFT of the others, ``[n, D]``.
         dtype: Of the block.
@@ -140,9 +140,15 @@ def write_warm_block(
             columns = file.create_dataset(DATA, (D, num + n), dtype)
             write_starting_block(Psi, _Columns(columns, num), memory_budget)
             step = rows_within(resolve_budget(memory_budget) / 4, 8 * warm.shape[1], "a start")
-            for begin in range(0, D, step):
-                rows = slice(begin, min(begin + step, D))
-                columns[rows, :num] = warm[rows][:, :num]
+            slices = [slice(begin, min(begin + step, D)) for begin in range(0, D, step)]
+            squares = np.zeros(num)
+            for rows in slices:
+                columns[rows, :num] = values = np.asarray(warm[rows])[:, :num]
+                squares += np.square(values, dtype=np.float64).sum(axis=0)
+            # As long as the random ones, which would be round-off beside longer ones.
+            norms = np.where(squares > 0, np.sqrt(squares), 1.0)
+            for rows in slices:
+                columns[rows, :num] = columns[rows, :num] / norms
         with reading(scratch) as file:
             return write_next_block(
                 path,

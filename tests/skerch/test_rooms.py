@@ -16,7 +16,7 @@ ROOMS = {
     "names": {"__init__"},
     "base": {
         "a_priori", "adapters", "budget", "dct", "errors", "heartbeat", "linop", "linops",
-        "operands", "ssrft", "store_names", "streams", "synthmat", "utils", "written",
+        "operands", "ssrft", "store_names", "streams", "symmetry", "synthmat", "utils", "written",
     },
     "results": {"results"},
     "front": {"a_posteriori", "decompositions", "planning", "rounds"},

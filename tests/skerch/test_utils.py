@@ -4,10 +4,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from skerch.budget import default_memory_budget, rows_within
+from skerch.budget import default_memory_budget, resolve_budget, rows_within
+from skerch.ssrft import SSRFT
 from skerch.utils import (
     InputError,
     NumericalError,
@@ -67,6 +69,23 @@ class TestNoise:
         before = torch.get_rng_state()
         noise(40, 3)
         assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seed", [1.5, 2**64, -(2**63) - 1, "3", None], ids=str)
+def test_a_seed_is_a_whole_number_of_64_bits(seed):
+    for draw in (lambda: gaussian_noise(3, seed), lambda: SSRFT((2, 5), seed)):
+        with pytest.raises(InputError, match=r"^seed: expected a"):
+            draw()
+
+
+def test_a_seed_may_be_any_integer():
+    assert torch.equal(gaussian_noise(3, np.int32(7)), gaussian_noise(3, 7))
+
+
+@pytest.mark.parametrize("budget", [0, -1, math.nan, math.inf])
+def test_a_budget_is_a_number_of_bytes(budget):
+    with pytest.raises(InputError, match=r"^memory_budget: expected a number of bytes"):
+        resolve_budget(budget)
 
 
 def test_uniform_noise_lies_in_the_unit_interval():

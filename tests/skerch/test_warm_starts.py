@@ -104,6 +104,29 @@ def test_a_hostile_start_hides_no_direction(H, exact, solve):
     torch.testing.assert_close(leading.S, exact[0][:4], rtol=1e-9, atol=0)
 
 
+@each_solver
+@pytest.mark.parametrize("scale", [1e8, 1e-20, 1e30, 1e-30])
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+def test_the_scale_of_a_start_counts_for_nothing(H, exact, solve, scale, dtype):
+    """Neither the random columns nor those of the start may be round-off beside the others."""
+    start, tol = exact[1][:, RANK : 2 * RANK].to(dtype), 1e-4 if dtype == F32 else 1e-10
+    expected, found = (solve(H.to(dtype), start=s, dtype=dtype) for s in (start, start * scale))
+    torch.testing.assert_close(found.S, expected.S, rtol=tol, atol=tol)
+    assert found.diagnostics["basis_columns"] == expected.diagnostics["basis_columns"]
+
+
+@pytest.mark.parametrize("scale", [1e8, 1e-30])
+def test_the_scale_of_a_start_on_disk_counts_for_nothing(tmp_path, gaussian, scale):
+    warm = gaussian(D, 7)
+    warm[:, 3] = 0  # of no use, and no NaN
+    options = {"dtype": np.dtype("float32"), "provenance": {}}
+    for name, vectors in (("one", warm), ("other", warm * scale)):
+        step = write_warm_block(tmp_path / name, vectors, 7, SSRFT((BLOCK - 7, D), SEED), **options)
+        assert step.rank == BLOCK - 1
+    one, other = (h5py.File(tmp_path / name)["data"][:] for name in ("one", "other"))
+    np.testing.assert_allclose(one @ (one.T @ other), other, atol=1e-5)
+
+
 def test_exact_vectors_alone_would_hide_the_others(H, exact):
     """What the random share is for: its one column finds the leading ones nevertheless."""
     found = block_krylov(H, RANK, 8, 10, SEED, start=exact[1][:, RANK : RANK + 10])
