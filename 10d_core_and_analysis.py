@@ -46,7 +46,11 @@ with starting(__name__, Config):  # --help and wrong keys end here, before PyTor
     from applesandoranges.app.log import JsonLog, file_stamp, logs_stop
     from applesandoranges.app.machine import budget_bytes, return_freed_memory
     from applesandoranges.app.software import made_with
-    from applesandoranges.measurement.recorded_hessian import RecordedHessian, load_recorded_hessian
+    from applesandoranges.measurement.recorded_hessian import (
+        RecordedHessian,
+        load_recorded_hessian,
+        state_hashes,
+    )
     from applesandoranges.measurement.recovery import Recovery, Store, make_recovery
     from applesandoranges.measurement.rounds import Krylov
     from applesandoranges.measurement.seigh import sketch_sizes
@@ -99,6 +103,15 @@ def accuracy(recovery: Krylov, eigh: Eigh, wanted: float) -> Accuracy:
     return Accuracy(wanted=wanted, error=error, before=before, **recovery.spent(last))
 
 
+def vector_files(config: Config, recovery: Recovery) -> EigenvectorFiles:
+    """Return the files of eigenvectors of all steps, beside the logs."""
+    recorded = recovery.recorded
+    identity, facts = recorded.identity, stated(recovery.facts)
+    made_by = {name: value for name, value in facts.items() if name not in identity}
+    hashes = state_hashes(config)
+    return EigenvectorFiles(recorded.run_dir, identity, recorded.shapes, made_by, hashes)
+
+
 def main(config: Config) -> None:
     """Merge, solve, analyse."""
     check_analysis(config)
@@ -107,7 +120,9 @@ def main(config: Config) -> None:
     recorded = load_recorded_hessian(config)
     recovery = make(config, recorded)
     plan = recorded.operator.make_plan() if config.WITH_A_POSTERIORI else None
-    doubts = [*recorded.doubts, *recovery.check()]
+    warnings = [(doubt, {}) for doubt in (*recorded.doubts, *recovery.check())]
+    keep = vector_files(config, recovery) if config.EIGENVECTORS else None
+    warnings += keep.check() if keep else []
 
     where = {"step": config.STEP, "H_test": config.TEST_HESSIAN}
     suffix = f"__step={config.STEP}__test={config.TEST_HESSIAN}.log"
@@ -122,8 +137,8 @@ def main(config: Config) -> None:
 
         log(events.CONFIG, asdict(config))
         log_measurements(log, where, recovery)
-        for doubt in doubts:
-            log.warning(doubt, where)
+        for text, body in warnings:
+            log.warning(text, where | body)
         if plan:
             log.info(events.PRODUCTS, where | plan.summary())
         for name, merge in recovery.merges.items():
@@ -141,9 +156,8 @@ def main(config: Config) -> None:
             log_analysis(log, events.RESULT, where, eigh, hessian, config)
             if isinstance(recovery, Krylov) and config.ACCURACY:
                 log_accuracy(log, where, accuracy(recovery, eigh, config.ACCURACY))
-            if config.EIGENVECTORS:
+            if keep:
                 stage(events.WRITING_EIGENVECTORS)
-                keep = EigenvectorFiles(recorded.run_dir, recorded.identity, recorded.shapes)
                 for body in keep_eigenvectors(keep, eigh, config.EIGENVECTORS):
                     log(events.RESULT, where | body)
         log.info(events.ANALYSED, where | {"log": log.path})

@@ -20,6 +20,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/experiment.sh"
 : "${WITH_A_POSTERIORI:=false}" "${NUM_A_POSTERIORI:=30}"
 : "${SYMMETRIZE_CORE:=true}" # false: one triangle of the core only, as published; less accurate
 : "${EIGENVECTORS:=0}" # leading eigenvectors that each analysis keeps, and compares with other steps
+: "${RECOVERY:=seigh}" "${NUM_ROUNDS:=}" "${BLOCK_SIZE:=}" # krylov, hmt, nystrom: more accurate
 : "${TRACK:=false}" # each Hessian starts from the EIGENVECTORS of the step before (krylov, hmt)
 : "${ACCURACY:=}" # relative error of the overlap at NUM_OUTER at which rounds end (krylov)
 : "${CURVATURE:=}" "${PARAMETERS:=}" # ggn or fisher; of some parameters only, of which NUM_PARAMS is the number

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Overlap of magnitudes and Hessian eigenspaces: mnist_mini, minutes on a laptop.
+# Overlap of magnitudes and Hessian eigenspaces: mnist_mini, half an hour on a laptop; a few minutes
+# with RECORD_EVERY=300 MEAS_PER_JOB=710, as each task starts Python, which takes seconds.
 # Trains, then measures and analyses one Hessian per recorded step and split. See --help.
 set -euo pipefail
 # shellcheck source=slurm/experiment.sh
@@ -17,6 +18,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/slurm/experiment.sh"
 : "${WITH_A_POSTERIORI:=true}" "${NUM_A_POSTERIORI:=30}"
 : "${SYMMETRIZE_CORE:=true}" # false: one triangle of the core only, as published; less accurate
 : "${EIGENVECTORS:=0}" # leading eigenvectors that each analysis keeps, and compares with other steps
+: "${RECOVERY:=seigh}" "${NUM_ROUNDS:=}" "${BLOCK_SIZE:=}" # krylov, hmt, nystrom: more accurate
 : "${TRACK:=false}" # each Hessian starts from the EIGENVECTORS of the step before (krylov, hmt)
 : "${ACCURACY:=}" # relative error of the overlap at NUM_OUTER at which rounds end (krylov)
 : "${CURVATURE:=}" "${PARAMETERS:=}" # ggn or fisher; of some parameters only, of which NUM_PARAMS is the number

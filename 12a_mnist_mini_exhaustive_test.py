@@ -171,7 +171,7 @@ def analyse_hessian(
         names = list(hessian.shapes)
         chosen = curvature_facts(config.CURVATURE, config.PARAMETERS, names)
         facts = run.hessian_facts(step, split) | chosen
-        files = EigenvectorFiles(run.run_dir, facts, hessian.shapes)
+        files = EigenvectorFiles(run.run_dir, facts, hessian.shapes, {"recovery": "exact"})
         log(save_eigenvectors(files, eigh, config.EIGENVECTORS))
     if config.COMPARE_RECOVERIES:
         run.log.info(events.COMPARING, where | {"split": split})

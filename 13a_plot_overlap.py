@@ -53,7 +53,9 @@ with starting(__name__, Config):  # --help and wrong keys end here, before PyTor
 def named(result: HessianResult, results: list[HessianResult]) -> str:
     """Return the name of a Hessian among those of all runs."""
     several = len({other.run for other in results}) > 1
-    return f"{result.facts.label}: {result.label}" if several else result.label
+    compared = len({other.recovery for other in results}) > 1
+    label = f"{result.label}, seigh" if compared and result.recovery == "seigh" else result.label
+    return f"{result.facts.label}: {label}" if several else label
 
 
 def overlap_table(results: list[HessianResult]) -> Table:

@@ -61,6 +61,16 @@ def check_sizes(shape: tuple[int, int], outer: int, inner: int) -> None:
         )
 
 
+def check_dimension(shape: tuple[int, int], itemsize: int) -> None:
+    """Raise :class:`InputError` unless the bytes of a vector can be counted in 64 bits."""
+    most = (2**63 - 1) // itemsize
+    if max(shape) > most:
+        raise InputError(
+            f"expected a shape of at most {most}, for {itemsize} bytes a number, "
+            f"got {shape[0]},{shape[1]}"
+        )
+
+
 def block_size(num_products: int, num_rounds: int) -> int:
     """Return the columns of a block, the products of a round, rounded up.
 

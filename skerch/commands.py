@@ -158,6 +158,8 @@ def _create(args: argparse.Namespace) -> dict[str, Any]:
 def _merge(args: argparse.Namespace) -> dict[str, Any]:
     if args.delete_subfiles and args.ok_flag is None:
         raise InputError("--delete_subfiles needs --ok_flag: only measured files may be removed")
+    if not Path(args.in_path).is_file():
+        raise InputError(f"{args.in_path}: no such file, expected one such as leftouter_ALL.h5")
     heartbeat.doing(f"merging {args.in_path}")
     from .store.merge import merge_all
 

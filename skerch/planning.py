@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from humanfriendly import format_size
 
-from .a_priori import KRYLOV_ROUNDS, block_size
+from .a_priori import KRYLOV_ROUNDS, block_size, check_dimension
 from .budget import resolve_budget
 from .core.nystrom import least_nystrom_budget
 from .core.row_blocks import RowBlocks
@@ -191,6 +191,7 @@ def _check(
         )
     if itemsize not in DTYPES:
         raise InputError(f"expected an itemsize of {sorted(DTYPES)} bytes, got {itemsize}")
+    check_dimension(shape, itemsize)
 
 
 def _warning(outer: int, inner: int) -> str:

@@ -15,6 +15,10 @@ from .errors import expected, one_line
 NOBODY_READS = (errno.EPIPE, errno.EIO)
 
 
+#: What helps where a package is not there.
+HINT = "; activate the environment (source .venv/bin/activate), or pip install -r requirements.txt"
+
+
 class _Unread(io.FileIO):
     """A file that swallows what is written after the first time that it could not be."""
 
@@ -79,7 +83,8 @@ def failures_to_load_in_one_line(name: str) -> None:
 
     def say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if expected(error) or isinstance(error, ImportError):
-            print(f"{name}: cannot be started: {one_line(error)}", file=sys.stderr)
+            hint = "" if not isinstance(error, ModuleNotFoundError) else HINT
+            print(f"{name}: cannot be started: {one_line(error)}{hint}", file=sys.stderr)
         else:
             sys.__excepthook__(kind, error, trace)
 

@@ -11,17 +11,17 @@ from typing import Any
 
 from skerch.errors import InputError
 from skerch.store.basis import Start
-from skerch.store.files import read_provenance, reading
+from skerch.store.files import reading
 from skerch.store_names import CHECKSUM
 
-from .eigenspaces import VerifiedRows
+from .eigenspaces import VerifiedRows, described
 
 
 def start_options(path: str | None, dim: int) -> dict[str, Any]:
     """Return the options of a recovery for START; none if that is not given.
 
     The name of a start is a hash of the checksum of its vectors, their shape, and of which Hessian
-    they are.
+    they are; how they were recovered changes nothing.
 
     Args:
         path: The file of eigenvectors.
@@ -36,7 +36,7 @@ def start_options(path: str | None, dim: int) -> dict[str, Any]:
     if not Path(path).is_file():
         raise InputError(f"START={path}: no such file; 10d with EIGENVECTORS=k writes one")
     with reading(Path(path)) as file:
-        shape, provenance = VerifiedRows(file).shape, read_provenance(file)
+        shape, (provenance, _) = VerifiedRows(file).shape, described(file)
         checksum = int(file.attrs[CHECKSUM])
     if len(shape) != 2 or shape[0] != dim or shape[1] < 1:
         raise InputError(

@@ -61,6 +61,8 @@ ESTIMATING = "Estimating the error"
 OVERLAP = "Computing the overlap"
 TIES = "Up to {} parameters are equally large where the mask is cut: see num_tied"
 WRITING_EIGENVECTORS = "Writing eigenvectors"
+OTHER_RECOVERY = "Eigenvectors of another step are of another recovery"
+REPLACING_EIGENVECTORS = "Eigenvectors of another recovery will be replaced"
 ANALYSED = "Analysis done"
 
 # --- exhaustive test (12a)

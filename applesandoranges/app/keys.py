@@ -103,6 +103,12 @@ def read_words(config_type: type, texts: Mapping[str, str]) -> dict[str, Any]:
     )
     if missing:
         raise InputError(f"missing key{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    for field in dataclasses.fields(config_type):
+        if texts.get(field.name) == "" and field.default == MISSING:
+            raise InputError(
+                f"key {field.name}: expected {type_name(types[field.name])}, got nothing; is the "
+                "shell variable set that it was to be taken from?"
+            )
     return values
 
 

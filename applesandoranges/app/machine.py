@@ -6,7 +6,6 @@ Torch is imported where it is needed: keys are checked without it.
 from __future__ import annotations
 
 import ctypes
-import math
 from typing import TYPE_CHECKING, Any
 
 from skerch.budget import default_memory_budget
@@ -16,6 +15,10 @@ from .keys import key
 
 if TYPE_CHECKING:
     import torch
+
+
+#: Bytes that programs count in 64 bits.
+_ADDRESSES = 2**63
 
 
 def default_device() -> str:
@@ -53,13 +56,17 @@ def budget_bytes(gigabytes: float | None) -> int:
     """Return a memory budget in bytes; ``None`` means a quarter of the machine.
 
     Raises:
-        InputError: If it is not a positive number.
+        InputError: If it is not a positive number, or more than any machine can address.
     """
     if gigabytes is None:
         return default_memory_budget()
-    if not (math.isfinite(gigabytes) and gigabytes > 0):
-        raise InputError(f"MEMORY_BUDGET_GB must be a positive number, got {gigabytes}")
-    return int(gigabytes * 1e9)
+    size = gigabytes * 1e9
+    if not 0 < size < _ADDRESSES:  # nor NaN
+        raise InputError(
+            f"MEMORY_BUDGET_GB must be a positive number below {_ADDRESSES / 1e9:.1e}, "
+            f"got {gigabytes}"
+        )
+    return int(size)
 
 
 #: Parameters of glibc's ``mallopt``, from ``malloc.h``.

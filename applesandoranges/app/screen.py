@@ -71,11 +71,11 @@ def _wrapped(text: str, width: int, margin: int = MARGIN) -> str:
     return f"\n{' ' * margin}".join(lines)
 
 
-def say(text: str, file: TextIO | None = None) -> None:
+def say(text: str, file: TextIO | None = None, margin: int = 4) -> None:
     """Print a text that is no event, on a terminal broken at its blanks; the rest is indented."""
     file = file or sys.stdout
     width = shutil.get_terminal_size().columns
-    print(_wrapped(text, width, 4) if file.isatty() else text, file=file, flush=True)
+    print(_wrapped(text, width, margin) if file.isatty() else text, file=file, flush=True)
 
 
 class _Words(logging.Handler):

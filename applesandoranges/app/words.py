@@ -120,6 +120,13 @@ def _products(body: Body) -> str:
     return text
 
 
+def _stopped(body: Body) -> str:
+    names = {"recorded": "Recorded steps", "to go on": "To go on"}
+    rest = [(names.get(name, name), value) for name, value in body.items() if name != "by"]
+    said = [f"{name}: {in_words(value) or 'none'}" for name, value in rest]
+    return ". ".join([f"Stopped by {body.get('by')}", *said])
+
+
 def _directory(path: Any) -> str:
     return str(PurePath(str(path)).parent)
 
@@ -132,6 +139,7 @@ _ENDS: dict[str, Callable[[Body], str]] = {
         f"Analysis done, see {PurePath(_directory(body.get('log'))).name}"
     ),
     events.SKIPPING: lambda body: f"{in_words(body.get('num'))} measurements are done already",
+    events.STOPPED: _stopped,
     events.NOTHING_TO_MEASURE: lambda body: events.NOTHING_TO_MEASURE,
     events.SEVERAL_WAYS: lambda body: (
         f"{events.SEVERAL_WAYS}: {'; '.join(body.get('measurements', {}))}"

@@ -26,7 +26,8 @@ Usage: [NAME=VALUE ...] ./{} [--dry-run] [--wait]
   SCREEN=json         the logs of jobs show the lines of the logs instead of words
   PYTHON=PROGRAM      default: .venv/bin/python where it exists, else python3
 
-All settings are listed at the top of the script; each can be set by a variable of its name.
+Settings: at the top of the script, and all of them in docs/cluster.md; each can be set by a
+variable of its name.
 """,
     "status": """\
 Usage: ./{} RUN_DIR    (the run directory of 10a, or the experiment's around it)

@@ -204,6 +204,15 @@ class Experiment:
         run_dir = below if self.run_dir is None else as_pattern(str(self.run_dir))
         return f"{run_dir}/*{as_pattern(ending)}"
 
+    def start_of(self, step: int, split: str) -> str:
+        """Return how the name of the eigenvectors begins to end that a Hessian starts from.
+
+        Empty unless it starts from any: the first step never does.
+        """
+        if not self.settings.TRACK or step == self.steps[0]:
+            return ""
+        return f"__eigenvectors__step={step - self.steps.step}__test={split == 'test'}"
+
     def resume_command(self) -> str:
         """Return the command that goes on with it, with the Python that was given."""
         words = {**self.python, "RUN_DIR": str(self.directory)}
@@ -223,7 +232,10 @@ def find_directories(given: Path) -> tuple[Path, Path | None]:
         InputError: If there is none.
     """
     if not given.is_dir():
-        raise InputError(f"RUN_DIR={given}: no such directory")
+        raise InputError(
+            f"RUN_DIR={given}: no such directory; give the run directory of 10a, or an experiment "
+            "such as output/11m_..."
+        )
     is_run_dir = training_log(given) is not None
     if (given / FILE).exists():
         found = [p.parent for p in given.glob("*/*.log") if p.name.endswith(TRAINING_LOG)]

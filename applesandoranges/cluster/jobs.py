@@ -148,12 +148,9 @@ def _chain(
 
 def _start(experiment: Experiment, step: int, split: str) -> str:
     """Return a pattern of the eigenvectors of the step before; empty unless it is tracked."""
-    steps = experiment.steps
-    if not experiment.settings.TRACK or step == steps[0]:
-        return ""
-    ending = f"__eigenvectors__step={step - steps.step}__test={split == 'test'}"
+    ending = experiment.start_of(step, split)
     # The eigenvectors of another curvature, or of some parameters, have a hash before the suffix.
-    return experiment.pattern_of(ending) + "*.h5"
+    return ending and experiment.pattern_of(ending) + "*.h5"
 
 
 def _values(experiment: Experiment, caller: Caller) -> dict[str, str]:

@@ -5,13 +5,14 @@ What counts are the logs and the store, not what became of the jobs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from skerch import BASIS_FMT
-from skerch.errors import InputError, StoreError
+from skerch.errors import InputError, SkerchError, StoreError
 from skerch.store.files import differences, own_dataset, read_provenance, reading
 from skerch.store.measurements import DistributedHDF5
 from skerch.store_names import FLAGS
@@ -104,14 +105,14 @@ def measured_indices(experiment: Experiment, run_id: str | None) -> dict[Hessian
     read: 10c and 10d verify the checksums.
     """
     held: dict[HessianKey, set[int]] = {}
-    sizes = experiment.sizes
+    sizes, starts = experiment.sizes, _starts(experiment)
     for idx in range(sizes.per_round):
         paths = [
             DistributedHDF5.subpath(experiment.store, fmt, idx)
             for fmt, shape in sizes.layout.items()
             if idx < shape[1]
         ]
-        owners = {_owner(path, experiment, run_id) for path in paths}
+        owners = {_owner(path, experiment, run_id, starts) for path in paths}
         owner = owners.pop()
         if owner is not None and not owners:
             key, number = owner
@@ -119,13 +120,37 @@ def measured_indices(experiment: Experiment, run_id: str | None) -> dict[Hessian
     for number in range(1, sizes.num_rounds):
         # Whoever has a block has measured all rounds before it.
         block = DistributedHDF5.subpath(experiment.store, BASIS_FMT, number)
-        owner = _owner(block, experiment, run_id)
+        owner = _owner(block, experiment, run_id, starts)
         if owner is not None:
             held.setdefault(owner[0], set()).update(range(number * sizes.per_round))
     return held
 
 
-def _owner(path: Path, experiment: Experiment, run_id: str | None) -> tuple[HessianKey, int] | None:
+def _starts(experiment: Experiment) -> dict[HessianKey, str | None]:
+    """Return what the measurements of each Hessian must say of their start.
+
+    ``None`` stands for none, and an empty name for any: that of eigenvectors that are not there.
+    """
+    if not experiment.settings.TRACK:
+        return {}
+    from ..analysis.starts import start_options  # imports torch, which takes seconds
+
+    starts: dict[HessianKey, str | None] = {}
+    for key in experiment.hessians:
+        ending = experiment.start_of(*key)
+        starts[key] = "" if ending else None
+        run_dir = experiment.run_dir if ending else None
+        found = [] if run_dir is None else [*run_dir.glob(f"*{ending}*.h5")]
+        if len(found) == 1:
+            with contextlib.suppress(SkerchError):  # 10e says what is wrong with it
+                options = start_options(str(found[0]), experiment.settings.NUM_PARAMS)
+                starts[key] = options["start"].name
+    return starts
+
+
+def _owner(
+    path: Path, experiment: Experiment, run_id: str | None, starts: Mapping[HessianKey, str | None]
+) -> tuple[HessianKey, int] | None:
     """Return the Hessian and the round of a measurement, or of the block of a basis."""
     wanted = experiment.settings.MEAS_FLAG
     try:
@@ -136,7 +161,10 @@ def _owner(path: Path, experiment: Experiment, run_id: str | None) -> tuple[Hess
         return None
     if flag != wanted or not _is_ours(provenance, experiment, run_id):
         return None
-    return (provenance["step"], provenance["split"]), provenance.get("round", 0)
+    key = (provenance["step"], provenance["split"])
+    start, found = starts.get(key), provenance.get("start")
+    ours = found is not None if start == "" else found == start
+    return (key, provenance.get("round", 0)) if ours else None
 
 
 def _wanted(experiment: Experiment, sizes: dict[str, Any]) -> dict[str, Any]:

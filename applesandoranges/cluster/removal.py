@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from skerch.errors import SkerchError, one_line
+from skerch.errors import InputError, SkerchError, one_line
 from skerch.store.files import is_alive
 
 from ..app import events
 from ..app.log import read_log
-from .ownership import foreign_files, is_foreign, is_store, store_files
+from .ownership import is_store, may_be_removed, store_files, unreadable
 
 
 def remove_measurements(store: Path, run_id: str) -> str:
@@ -28,12 +28,30 @@ def remove_measurements(store: Path, run_id: str) -> str:
         return "is gone already"
     if not is_store(store):
         return "holds no measurements; it is left alone"
-    if foreign := list(foreign_files(store, run_id)):
-        return (
-            f"{len(foreign)} files are not of run {run_id}, such as {foreign[0].name}; "
-            "it is left alone"
+    if stay := [path for path in store_files(store) if not may_be_removed(path, run_id)]:
+        return f"{_whose(stay, run_id)}; it is left alone"
+    if _remove(store, run_id):
+        return "removed"
+    left = sorted(path.name for path in store.iterdir())[:1] if store.is_dir() else []
+    return (
+        f"removed, but for files of others in there, such as {''.join(left)}; remove them by hand "
+        "if nobody needs them"
+    )
+
+
+def _whose(files: list[Path], run_id: str) -> str:
+    """Say which files are not known to be of a run, and why."""
+    unknown = {path: why for path in files if (why := unreadable(path))}
+    foreign = [path for path in files if path not in unknown]
+    words = []
+    if foreign:
+        words.append(f"{len(foreign)} files are not of run {run_id}, such as {foreign[0].name}")
+    for path, why in list(unknown.items())[:1]:
+        words.append(
+            f"{len(unknown)} files cannot be read, so that whose they are is unknown, such as "
+            f"{path.name} ({why}; remove it by hand if nobody needs it)"
         )
-    return "removed" if _remove(store, run_id) else "removed, but for files of others in there"
+    return ", ".join(words)
 
 
 def unfinished_layouts(store: Path) -> list[Path]:
@@ -45,7 +63,7 @@ def unfinished_layouts(store: Path) -> list[Path]:
         # Whether it is being made on another machine cannot be known.
         if match and path.is_dir() and not path.is_symlink() and not is_alive(int(match[1])):
             others = set(path.iterdir()) - set(store_files(path))
-            if not others and not any(foreign_files(path, None)):
+            if not others and all(may_be_removed(file, None) for file in store_files(path)):
                 found.append(path)
     return sorted(found)
 
@@ -56,7 +74,7 @@ def _remove(directory: Path, run_id: str) -> bool:
     What is left when this is stopped in the middle is still a store.
     """
     for path in store_files(directory):
-        if not is_foreign(path, run_id):
+        if may_be_removed(path, run_id):
             path.unlink(missing_ok=True)
     try:
         os.rmdir(directory)
@@ -66,15 +84,27 @@ def _remove(directory: Path, run_id: str) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do it; return 0, or 1 for a failure."""
+    """Do it; return 0, 2 for wrong input, or 1 for a failure."""
+    if len(argv) != 2:
+        print(f"removal: expected two words, STORE LOG, got {len(argv)}", file=sys.stderr)
+        return 2
     store, log = map(Path, argv)
     try:
-        run_id = read_log(log).first(events.GLOBALS)["run_id"]
-        print(f"{store}: {remove_measurements(store, run_id)}")
+        print(f"{store}: {remove_measurements(store, _run_id(log))}")
     except (SkerchError, OSError) as error:
         print(f"{store}: cannot be removed: {one_line(error)}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, InputError) else 1
     return 0
+
+
+def _run_id(log: Path) -> str:
+    run_id = read_log(log).first(events.GLOBALS).get("run_id")
+    if isinstance(run_id, str) and run_id:
+        return run_id
+    raise InputError(
+        f"{log}: expected the run_id of a training, found none (a log of an earlier version?), so "
+        "that nobody knows which measurements are its own; remove them by hand"
+    )
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from .local import Local
 from .outline import outline
 from .progress import Plan, make_plan
 from .queue import read_queue
-from .screen import ClusterError, StopError, quote, say
-from .settings import FIELDS, Caller
+from .screen import ClusterError, StopError, note, quote, say
+from .settings import FIELDS, Caller, mistyped
 from .slurm import Slurm, most_tasks
 from .status import print_status, print_verdicts
 
@@ -31,6 +31,8 @@ def call(command: str, script: str, words: Sequence[str], environ: Mapping[str, 
         if command == "status":
             show_status(caller, words[0])
         else:
+            for name, nearest in mistyped(caller).items():
+                note(script, f"{name} is no setting; the nearest one is {nearest}")
             Run(caller, "--dry-run" in words)(wait="--wait" in words)
     except StopError as stop:
         print(stop, file=sys.stderr)
@@ -151,12 +153,12 @@ class Run:
             say(f"the data are too few for the defaults: {', '.join(changes)}")
         self.experiment = dataclasses.replace(self.experiment, settings=settings)
 
-    def _no_data(self, note: str) -> None:
+    def _no_data(self, why: str) -> None:
         """Refuse to run without data; jobs of Slurm may see some that this machine does not."""
         if not self.on_slurm and not self.dry_run:
-            raise InputError(note)
+            raise InputError(why)
         where = "(jobs look for it where they run)"
-        print(f"{self.caller.script}: note: {note} {where}", file=sys.stderr)
+        note(self.caller.script, f"{why} {where}")
 
     def _check_queue(self) -> None:
         jobs = sorted({f"{job.name} ({job.where})" for job in read_queue(self.experiment)})
@@ -185,7 +187,7 @@ class Run:
                 for job in jobs:
                     launched.start(job)
         except Interrupted as stop:
-            raise self._stopped(stop.status, "stopped by a signal") from None
+            raise self._stopped(stop.status, f"stopped by {stop}", "This") from None
         except ClusterError as error:
             if not self.on_slurm:
                 raise self._stopped(1, str(error)) from None
@@ -225,6 +227,8 @@ class Run:
         print(f"\nLogs: {logs}\nFigures: {python} 13a_plot_overlap.py LOGS={logs} "
               f"OUTPUT_DIR={figures}")  # fmt: skip
 
-    def _stopped(self, status: int, why: str) -> StopError:
-        hint = "Once its reason is mended, this goes on where it stopped"
-        return StopError(status, f"\n{self.caller.script}: {why}. {hint}:\n    {self.resume}")
+    def _stopped(
+        self, status: int, why: str, this: str = "Once its reason is mended, this"
+    ) -> StopError:
+        hint = f"{why}. {this} goes on where it stopped"
+        return StopError(status, f"\n{self.caller.script}: {hint}:\n    {self.resume}")

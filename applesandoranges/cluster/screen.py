@@ -10,6 +10,8 @@ from pathlib import Path
 
 from skerch.errors import SkerchError
 
+from ..app import screen
+
 _PLAIN = re.compile(r"[A-Za-z0-9_./:=,%+-]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -31,8 +33,13 @@ class StopError(Exception):
 
 
 def say(text: str) -> None:
-    """Print a line with the time."""
-    print(time.strftime("%H:%M:%S"), "", text, flush=True)
+    """Print a line with the time; on a terminal it is broken below its beginning."""
+    screen.say(f"{time.strftime('%H:%M:%S')}  {text}", margin=screen.MARGIN)
+
+
+def note(script: str, text: str) -> None:
+    """Print what does not stop a script, but should be known, on standard error."""
+    screen.say(f"{script}: note: {text}", sys.stderr)
 
 
 def quote(word: str) -> str:

@@ -7,6 +7,7 @@ the default in the 11x script, and an empty one is none.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import os
 import re
@@ -18,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from skerch.errors import InputError
+from skerch.written import decimal_number
 
 from ..app.screen import SCREENS
 from ..app.spelling import check_name
@@ -40,7 +42,13 @@ OF_ONE_RUN = {"OUTPUT_DIR", "RUN_DIR", "SCREEN", "VERIFY"}
 #: Settings that a training cannot change any more once it has begun: keys of 10a.
 OF_TRAINING = ("RANDOM_SEED", "OPTIMIZER", "NUM_HESSIAN_DATAPOINTS", "MAX_STEPS")
 
-AT_LEAST_ONE = {"LOCAL_JOBS", "MEAS_PER_JOB", "NUM_INNER", "NUM_OUTER", "RECORD_EVERY"}
+AT_LEAST_ONE = {
+    "BLOCK_SIZE", "LOCAL_JOBS", "MEAS_PER_JOB", "NUM_HESSIAN_DATAPOINTS", "NUM_INNER", "NUM_OUTER",
+    "NUM_PARAMS", "NUM_ROUNDS", "RECORD_EVERY",
+}  # fmt: skip
+
+#: Two names that resemble each other as much are one, mistyped.
+LIKENESS = 0.9
 
 #: What makes Python available, where nothing has to be said about it.
 NO_PYTHON: Mapping[str, str] = MappingProxyType({"ACTIVATE": "", "PYTHON": ""})
@@ -231,6 +239,17 @@ def read_settings(caller: Caller, kept: Mapping[str, str]) -> Settings:
     )
 
 
+def mistyped(caller: Caller) -> dict[str, str]:
+    """Return the variables that are no settings, but nearly: for each the nearest setting."""
+    valid = [*FIELDS, "ACTIVATE"]
+    near = {
+        name: difflib.get_close_matches(name, valid, n=1, cutoff=LIKENESS)
+        for name in caller.given
+        if name not in valid and not name.startswith(("SLURM_", "SBATCH_"))
+    }
+    return {name: found[0] for name, found in near.items() if found}
+
+
 def settings_of_training(config: Mapping[str, Any], caller: Caller, log: Path) -> dict[str, str]:
     """Return the settings that a training was begun with, as they are kept.
 
@@ -281,16 +300,15 @@ def _read_value(name: str, text: str, caller: Caller) -> Any:
         return _read_fraction(name, text)
     if not kind.startswith("int"):
         return text
-    if not _WHOLE_NUMBER.fullmatch(text):
-        raise InputError(f"{name}: expected a whole number, got '{text}'")
-    if name in AT_LEAST_ONE and text == "0":
-        raise InputError(f"{name} must be at least 1")
+    least = 1 if name in AT_LEAST_ONE else 0
+    if not _WHOLE_NUMBER.fullmatch(text) or int(text) < least:
+        raise InputError(f"{name}: expected a whole number of at least {least}, got '{text}'")
     return int(text)
 
 
 def _read_fraction(name: str, text: str) -> float:
     try:
-        return float(text)
+        return decimal_number(text)
     except ValueError:
         raise InputError(f"{name}: expected a number such as 0.05, got '{text}'") from None
 

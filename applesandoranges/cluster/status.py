@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from humanfriendly import format_timespan
+from humanfriendly import format_size, format_timespan
 from rich.console import Console
 from rich.table import Table
 
@@ -14,6 +14,7 @@ from ..app import events
 from ..app.log import Log
 from ..app.verdicts import Verdict
 from .experiment import Experiment, HessianKey
+from .ownership import foreign_files, is_store, store_files
 from .progress import (
     ANALYSE,
     MEASURE,
@@ -190,11 +191,24 @@ def print_status(experiment: Experiment, queue: Sequence[Queued], resume_command
     console.print(f"Jobs: {len(queue) - waiting} running, {waiting} waiting")
     if training.state == "done" and all(hessian.analysed for hessian in hessians) and not queue:
         console.print("All Hessians are analysed.")
+        if waits := _waits_for_clean_up(experiment, training.run_id):
+            console.print(f"{waits}; this removes them: {resume_command}")
         return
     left = seconds_left(experiment, hessians, measuring, analysing)
     console.print(f"Time left: {_time_left(left, any(job.running for job in queue))}")
     what = "If the jobs stop, this goes on" if queue else "Nothing runs or waits; this finishes it"
     console.print(f"{what}: {resume_command}")
+
+
+def _waits_for_clean_up(experiment: Experiment, run_id: str | None) -> str:
+    """Say what the end of an experiment would still remove; empty if nothing."""
+    store = experiment.store
+    if experiment.settings.KEEP_MEASUREMENTS or not is_store(store):
+        return ""
+    if next(foreign_files(store, run_id), None) is not None:
+        return ""  # a clean-up leaves it alone
+    size = sum(path.stat().st_size for path in store_files(store))
+    return f"{format_size(size)} of measurements in {store} wait for the clean-up"
 
 
 def print_verdicts(experiment: Experiment) -> None:

@@ -49,7 +49,9 @@ plt.rcParams.update(
         "axes.spines.right": False,
         "axes.grid": True,
         "grid.alpha": 0.3,
-        "legend.frameon": False,
+        "legend.frameon": True,  # or lines would strike out its words
+        "legend.framealpha": 0.85,
+        "legend.edgecolor": "none",
         "legend.fontsize": "small",
         "figure.constrained_layout.use": True,
         "savefig.dpi": 150,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,26 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
         doubts=doubts,
         training=_training(log, params_file, len(entry.data)),
     )
+
+
+def state_hashes(config: RecordedHessianConfig) -> Callable[[int], str | None]:
+    """Return a function that returns ``params_sha256`` of a step, ``None`` if it is not recorded.
+
+    It raises :class:`InputError` if the recorded step is not that of the training log.
+    """
+    log = read_log(Path(config.TRAINING_LOGPATH))
+    lines = replace(log, events=[event for event in log.events if event.header == events.HDF5])
+    params_file = IncrementalHDF5(Path(config.PARAMS_PATH))
+    unknown = config.ALLOW_UNKNOWN_PROVENANCE
+
+    def state_hash(step: int) -> str | None:
+        if not params_file.has(step=step):
+            return None
+        entry = params_file.find(step=step)
+        _check_same_step(lines, params_file, entry, replace(config, STEP=step), unknown)
+        return tensor_hash(entry.data[:, 0], *entry.extras.values())
+
+    return state_hash
 
 
 def _operator(

@@ -23,7 +23,8 @@ in it. Nothing has to be imported from here.
 optional                            targets are classes.
 ==================================  ===========================================================
 
-The hash of the file, and of what it imports from its own directory, is part of the provenance.
+The hash of the file, and of what it imports from its own directory and those below it (see
+:mod:`~.imported`), is part of the provenance.
 """
 
 from __future__ import annotations
@@ -45,10 +46,14 @@ from skerch.errors import InputError
 
 from ..app.spelling import nearest
 from ..app.user_code import remember
+from .imported import imported_files, loaded_files
 
 #: What a file must define, and what it may.
 REQUIRED = ("network", "loss", "data")
 OPTIONAL = ("classes", "num_valid", "settings", "regularization", "accuracy")
+
+#: What files were seen to import; who runs one once more finds these modules there already.
+_loaded: dict[Path, set[Path]] = {}
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class Definition:
     Attributes:
         name: A short name, for directories and messages.
         path: The file, absolute.
-        sha256: Of the file and of what it imports from its own directory.
+        sha256: Of the file and of what it imports from its own directory and those below it.
+        sources: These files.
     """
 
     name: str
@@ -72,17 +78,27 @@ class Definition:
     settings: dict[str, Any] | None = None
     regularization: Callable[[Any], Any] | None = None
     accuracy: Callable[[Any, Any], Any] | None = None
+    sources: tuple[Path, ...] = ()
 
     def call(self, name: str, *args: Any) -> Any:
         """Return what a function of the file returns.
 
         Raises:
-            InputError: If it raises; in one line with the place in the file.
+            InputError: If it raises, in one line with the place in the file; or if it imports what
+                the hash does not know of.
         """
+        before = sys.modules.copy()
         try:
-            return getattr(self, name)(*args)
+            found = getattr(self, name)(*args)
         except Exception as error:
             raise InputError(f"{self.path}: {name}{_shown(args)}: {_last_words(error)}") from error
+        if unknown := loaded_files(self.path, before) - set(self.sources):
+            raise InputError(
+                f"{self.path}: {name}{_shown(args)} imports {min(unknown)}, which the hash of the "
+                "problem does not know of; expected an import statement, or the import at the top "
+                "of the file"
+            )
+        return found
 
 
 def is_file(problem: str) -> bool:
@@ -128,7 +144,8 @@ def _load(path: Path, name: str, short: str, changed: int) -> Definition:
         )
     values = {key: getattr(found, key) for key in REQUIRED + OPTIONAL if hasattr(found, key)}
     _check_optional(values, path)
-    return Definition(short, path, _hash(sources), **values)
+    sha256 = _hash(sources, path.parent)
+    return Definition(short, path, sha256, sources=tuple(sources), **values)
 
 
 def _check_optional(values: dict[str, Any], path: Path) -> None:
@@ -143,30 +160,35 @@ def _check_optional(values: dict[str, Any], path: Path) -> None:
 
 
 def _import(path: Path) -> tuple[ModuleType, list[Path]]:
-    """Run a file anew; return it, and all sources of its directory that it is made of."""
+    """Run a file anew; return it, and all sources, there or below, that it is made of."""
     spec = importlib.util.spec_from_file_location(f"_problem_{path.stem}", path)
     module = importlib.util.module_from_spec(cast(ModuleSpec, spec))
     # Before it runs: data classes and pickles look their module up.
     sys.modules[module.__name__] = module
+    before = sys.modules.copy()
     sys.path.insert(0, str(path.parent))
     try:
-        cast(Loader, module.__loader__).exec_module(module)
-    except Exception as error:
-        raise InputError(f"{path}: {_last_words(error)}") from error
+        _run(module, path)
+        _loaded.setdefault(path, set()).update(loaded_files(path, before))
+        sources = [path, *sorted(imported_files(path) | _loaded[path])]
     finally:
         sys.path.remove(str(path.parent))
-    specs = [getattr(other, "__spec__", None) for other in list(sys.modules.values())]
-    origins = [getattr(spec, "origin", None) for spec in specs]
-    files = {Path(str(origin)).resolve() for origin in origins if str(origin).endswith(".py")}
-    sources = [path, *sorted(f for f in files if f.parent == path.parent and f != path)]
     remember(sources)
     return module, sources
 
 
-def _hash(sources: list[Path]) -> str:
+def _run(module: ModuleType, path: Path) -> None:
+    try:
+        cast(Loader, module.__loader__).exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path}: {_last_words(error)}") from error
+
+
+def _hash(sources: list[Path], directory: Path) -> str:
     digest = hashlib.sha256()
     for source in sources:
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+        name = source.relative_to(directory).as_posix()
+        digest.update(name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -12,6 +12,7 @@ import importlib.util
 import io
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -198,7 +199,7 @@ def _publish(
         if not _same(target / NOTE_FILE, note):  # of an earlier version, without hashes
             with replacing(target / NOTE_FILE) as aside:
                 aside.write_bytes(note)
-        return f"already there: {target} ({source}, {counts})"
+        return f"already there: {target} ({_described(source, counts)})"
     files = files | {NOTE_FILE: note}
     _check_free(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -211,8 +212,12 @@ def _publish(
     except BaseException:
         shutil.rmtree(folder)
         raise
+    return f"written: {target} ({_described(source, counts)})"
+
+
+def _described(source: str, counts: Mapping[str, int]) -> str:
     there = ", ".join(f"{number:,} {split}" for split, number in counts.items())
-    return f"written: {target} ({source} images: {there.replace('num_', '')})"
+    return f"{source} images: {there.replace('num_', '')}"
 
 
 def _same(path: Path, content: bytes) -> bool:

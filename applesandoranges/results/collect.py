@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,14 +17,12 @@ from ..app import events
 from ..app.log import Event, Log, read_log
 from ..app.verdicts import Verdict
 from ..subspaces.chance import chance_level
+from .log_files import find_logs, without_copies
 from .names import ERROR_OF_RANK, by_present_names, errors_by_rank
 from .runs import Run, group_by_run
 
 #: Headers of result lines, with the split where the header says it.
 HEADERS = {events.RESULT: None} | {name: split for split, name in events.SPLIT_RESULTS.items()}
-#: Names of logs: ``<stamp>[<number of the script>_...``.
-#: Of a numbered script; 10e makes blocks, its logs hold no result.
-LOG_NAME = re.compile(r"\[(?!10e)\d\d[a-z]_")
 #: Headers of lines that a training writes.
 TRAINING_HEADERS = (events.EVAL_ROUND, events.TRAINING_BATCH, events.FINAL_EVALUATION)
 #: Quantities that are lists of numbers.
@@ -250,44 +246,19 @@ class LogSet:
         return next(run for run, logs in self.runs if log in logs)
 
 
-def find_logs(where: str) -> list[Path]:
-    """Return the logs named in ``where``: files, or directories with logs of numbered scripts.
-
-    Args:
-        where: One path or several, separated as in ``PATH`` (by ``:``).
-
-    Raises:
-        InputError: If a path does not exist or a directory has no such log.
-    """
-    logs: list[Path] = []
-    for text in where.split(os.pathsep):
-        path = Path(text).expanduser()
-        if path.is_dir():
-            found = sorted(log for log in path.rglob("*.log") if LOG_NAME.search(log.name))
-            if not found:
-                raise InputError(
-                    f"{path}: no log of a numbered script in there (<stamp>[10d_....py]....log)"
-                )
-            logs += found
-        elif path.is_file():
-            logs.append(path)
-        else:
-            raise InputError(f"{path}: no such log or directory")
-    return logs
-
-
 def read_logs(where: str, num_params: int | None = None) -> LogSet:
-    """Read and sort the logs named by ``where``.
+    """Read and sort the logs named by ``where``; copies of a log count once, and this is said.
 
     Args:
-        where: See :func:`find_logs`.
+        where: See :func:`~applesandoranges.results.log_files.find_logs`.
         num_params: ``D``, where no log of a run says it.
 
     Raises:
         InputError: If a file is no log, or a log has nothing that could be drawn.
     """
-    logs = [read_log(path) for path in find_logs(where)]
-    left_out = [f"{log.path}: {text}" for log in logs for text in log.left_out]
+    logs, copies = without_copies([read_log(path) for path in find_logs(where)])
+    left_out = [copies] if copies else []
+    left_out += [f"{log.path}: {text}" for log in logs for text in log.left_out]
     training = [log for log in logs if any(log.bodies(name) for name in TRAINING_HEADERS)]
     analysing = [log for log in logs if any(log.bodies(header) for header in HEADERS)]
     measuring = [log for log in logs if any(events.MEASURING in e.text for e in log.events)]

@@ -64,7 +64,8 @@ def unit_columns(X: Tensor) -> Tensor:
     Of larger ones beside them, the random ones would be no more than round-off.
     """
     X = X / X.abs().amax(dim=0).clamp_min(torch.finfo(X.dtype).tiny)  # squares could overflow
-    return X / X.norm(dim=0).clamp_min(torch.finfo(X.dtype).tiny)
+    norms: Tensor = torch.linalg.vector_norm(X, dim=0)
+    return X / norms.clamp_min(torch.finfo(X.dtype).tiny)
 
 
 def write_starting_block(Psi: SSRFT, out: Any, memory_budget: int | None = None) -> None:

@@ -119,9 +119,14 @@ def reserve_space(file: h5py.File, num_bytes: int) -> None:
 def remove_stale_asides(directory: Path) -> None:
     """Remove what processes of this machine that were killed left behind in :func:`replacing`."""
     for path in directory.iterdir():
-        match = _ASIDE.fullmatch(path.name)
-        if match and match["host"] == _host() and not is_alive(int(match["pid"])):
+        if is_stale_aside(path):
             path.unlink(missing_ok=True)
+
+
+def is_stale_aside(path: Path) -> bool:
+    """Say whether a process of this machine that was killed left this in :func:`replacing`."""
+    match = _ASIDE.fullmatch(path.name)
+    return bool(match and match["host"] == _host() and not is_alive(int(match["pid"])))
 
 
 def is_alive(pid: int) -> bool:
@@ -237,10 +242,12 @@ def _shown(value: object) -> str:
 def differences(expected: Provenance, found: Provenance) -> str:
     """Say in one line where two provenances differ; empty if they agree on ``expected``'s keys.
 
-    A key that is expected to be ``None`` must not be there.
+    A key that is expected to be ``None`` must not be there. Hashes are left out where something
+    differs that people can read.
     """
+    wrong = {name: value for name, value in expected.items() if found.get(name) != value}
+    readable = {name: value for name, value in wrong.items() if not name.endswith("sha256")}
     return "; ".join(
         f"{name}: expected {_shown(value)}, found {_shown(found.get(name))}"
-        for name, value in expected.items()
-        if found.get(name) != value
+        for name, value in (readable or wrong).items()
     )

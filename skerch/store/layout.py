@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..a_priori import check_sizes
+from ..a_priori import check_dimension, check_sizes
 from ..errors import InputError
 from ..store_names import INNER_FMT, LO_FMT, RO_FMT
 from .measurements import DistributedHDF5
@@ -39,6 +39,7 @@ def create_hdf5_layout(
     Raises:
         InputError: If sizes are impossible or the directory holds anything.
     """
+    check_dimension(shape, np.dtype(dtype).itemsize)
     if inner or not symmetric:
         check_sizes(shape, outer, inner)
     elif not 1 <= outer <= min(shape):

@@ -164,6 +164,7 @@ def load(
     """
     path, budget = Path(path), resolve_budget(memory_budget)
     with _open(path) as (file, names):
+        identity = _identity(file)
         sizes = [own_dataset(file, name).shape for name in names]
         fits = sum(8 * height * width for height, width in sizes) <= budget // 2
         if names != (VECTORS,) and not fits:
@@ -174,7 +175,7 @@ def load(
             )
         small, vectors = _read_verified(file, names, budget, keep=fits)
         facts = json.loads(file.attrs[FACTS])
-        provenance = read_provenance(file)
+        provenance, checksum = read_provenance(file), int(file.attrs[CHECKSUM])
     S, residuals = small[VALUES], small.get(RESIDUALS)
     eye = torch.eye(len(S), dtype=torch.float64, device=device)
     what = {
@@ -185,25 +186,60 @@ def load(
     if names == (LEFT, RIGHT):
         left, right = (vectors[name].to(device) for name in names)
         return Ssvd(left, eye, S.to(device), eye, right, **what)
-    matrix = vectors[VECTORS] if fits else _FileMatrix(path, VECTORS, sizes[0])
+    matrix = vectors[VECTORS] if fits else _FileMatrix(path, sizes[0], checksum, identity, budget)
     Y = RowBlocks(matrix, budget, device)
     residuals = None if residuals is None else residuals.to(device)
     return Eigh(S.to(device), eye, Y, eye, residual_norms=residuals, **what)
 
 
 class _FileMatrix:
-    """A data set of which rows are read when they are wanted; the file is opened for each block."""
+    """Eigenvectors of which rows are read when they are wanted; opens the file for each block.
 
-    def __init__(self, path: Path, name: str, shape: tuple[int, int]):
-        self.path, self.name, self.shape = path.absolute(), name, shape
+    Args:
+        path: The file, which was verified.
+        shape: Of the vectors.
+        checksum: Of the file.
+        identity: Of the file, from before it was verified.
+        budget: Bytes to hold at once.
+
+    Raises:
+        StoreError: On reading rows, if the file is another one by now, or was changed: values and
+            rows read before are not of the same result.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int],
+        checksum: int,
+        identity: tuple[int, ...],
+        budget: int,
+    ):
+        self.path, self.shape, self.budget = path.absolute(), shape, budget
+        self.checksum, self.identity = checksum, identity
         self.dtype = np.dtype(np.float64)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         with reading(self.path) as file:
-            data = own_dataset(file, self.name)
-            if data.shape != self.shape:
-                raise StoreError(f"{self.path}: expected {self.shape}, found {data.shape} by now")
-            return np.asarray(data[rows])
+            if (identity := _identity(file)) != self.identity:
+                self._verify_again(file)
+                self.identity = identity
+            return np.asarray(own_dataset(file, VECTORS)[rows])
+
+    def _verify_again(self, file: h5py.File) -> None:
+        """Accept a file that was only touched, or copied back, at the cost of one pass over it."""
+        if file.attrs.get(CHECKSUM) != self.checksum:
+            raise StoreError(
+                f"{self.path}: expected the result that was loaded, found another one: the file "
+                "was replaced in the meantime; load it again"
+            )
+        _read_verified(file, (VECTORS,), self.budget, keep=False)
+
+
+def _identity(file: h5py.File) -> tuple[int, ...]:
+    """Return what changes when another file, or other content, stands under the name of a file."""
+    found = os.fstat(file.id.get_vfd_handle())  # of what was opened, whatever has its name by now
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _check_output(path: Path, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of freed memory."""
+"""Memory: budgets, and what becomes of freed blocks."""
 
 import platform
 import subprocess
@@ -6,11 +6,9 @@ import sys
 
 import pytest
 
+from applesandoranges.app.machine import budget_bytes
+from skerch.errors import InputError
 from tests.script_loader import REPOSITORY
-
-pytestmark = pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has these settings"
-)
 
 #: Prints which share of a block comes anew from the system, if it was freed just before.
 CODE = """
@@ -31,6 +29,19 @@ print((second - first) * resource.getpagesize() / size / times)
 """
 
 
+@pytest.mark.parametrize("gigabytes", [0, -1, 1e308, 1e12, float("inf"), float("nan")])
+def test_a_budget_that_is_none_is_refused(gigabytes):
+    with pytest.raises(InputError, match="MEMORY_BUDGET_GB must be a positive number below"):
+        budget_bytes(gigabytes)
+
+
+def test_a_budget_is_in_bytes():
+    assert [budget_bytes(gigabytes) for gigabytes in (1e-6, 2.5)] == [1000, 2_500_000_000]
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc's malloc has these settings"
+)
 @pytest.mark.parametrize(
     ("choice", "megabytes", "share"),
     [

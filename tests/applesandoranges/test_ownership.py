@@ -3,7 +3,9 @@
 import dataclasses
 import errno
 import fcntl
+import json
 import os
+import pathlib
 import shutil
 import signal
 import threading
@@ -18,6 +20,7 @@ from applesandoranges.cluster.removal import main as remove
 from applesandoranges.cluster.run import Run
 from applesandoranges.cluster.settings import Caller
 from skerch.errors import InputError
+from skerch.store import files
 from tests import damage
 
 # Fixtures by their names.
@@ -112,6 +115,105 @@ def test_of_directories_beside_it_only_unfinished_layouts_are_removed(pipeline, 
     assert remove([str(measured), str(pipeline.log)]) == 0
     left = {path.name for path in measured.parent.glob("store*")}
     assert left == {*names.values(), backup.name} - {names["killed"]}
+
+
+def refuse_to_open(path, monkeypatch):
+    """Let the system refuse to read a file, as for one of another user, or a stale NFS."""
+    real = pathlib.Path.open
+
+    def refusing(self, *args, **kwargs):
+        if self == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(pathlib.Path, "open", refusing)
+
+
+@pytest.mark.parametrize("how", ["not permitted", "truncated", "empty", "virtual"])
+def test_what_cannot_be_read_is_left_alone_by_a_clean_up(
+    pipeline,  # noqa: F811
+    measured,
+    capsys,
+    monkeypatch,
+    how,
+):
+    name = "inner_ALL.h5" if how == "virtual" else "inner_0000000001.h5"
+    if how != "not permitted":
+        (damage.truncated if how == "truncated" else damage.empty)(measured / name)
+    before = tree(measured)
+    with monkeypatch.context() as patch:
+        if how == "not permitted":
+            refuse_to_open(measured / name, patch)
+        assert remove([str(measured), str(pipeline.log)]) == 0
+    assert tree(measured) == before
+    (line,) = capsys.readouterr().out.splitlines()[-1:]
+    assert "1 files cannot be read" in line
+    assert f"such as {name} (" in line
+    assert "remove it by hand if nobody needs it" in line
+    (measured / name).unlink()
+    assert remove([str(measured), str(pipeline.log)]) == 0
+    assert not measured.exists()
+
+
+def test_damaged_measurements_are_made_again_and_what_may_not_be_read_is_somebodys(
+    pipeline,  # noqa: F811
+    measured,
+    monkeypatch,
+):
+    path, own = measured / "inner_0000000001.h5", run_id(pipeline)
+    with monkeypatch.context() as patch:
+        refuse_to_open(path, patch)
+        assert list(foreign_files(measured, own)) == [path]
+    damage.truncated(path)
+    assert list(foreign_files(measured, own)) == []
+
+
+def test_names_that_look_alike_are_of_others(pipeline, measured, capsys):  # noqa: F811
+    """Notes, and what another machine or a living process is about to write."""
+    parts = stale_aside(measured, 1).split(".")
+    names = {
+        "inner_notes.h5",
+        "inner_3.h5",
+        ".inner_0000000003.h5.otherhost-1234.77.abcdef01.tmp",
+        ".".join([*parts[:4], str(os.getpid()), *parts[5:]]),
+        "." + stale_aside(measured, 1)[1:].replace("inner_0000000001", "inner_notes"),
+    }
+    for name in {*names, stale_aside(measured, 1)}:
+        (measured / name).write_text("mine")
+    assert remove([str(measured), str(pipeline.log)]) == 0
+    assert {path.name for path in measured.iterdir()} == names
+    assert f"such as {min(names)}; remove them by hand" in capsys.readouterr().out
+
+
+def stale_aside(store, number):
+    """Return the name of what a process of this machine that is gone left aside."""
+    with pytest.raises(InterruptedError), files.replacing(store / f"inner_{number:010d}.h5") as at:
+        raise InterruptedError
+    return at.name.replace(f".{os.getpid()}.", ".999999999.")
+
+
+def test_a_log_of_an_earlier_version_says_not_whose_measurements_they_are(
+    pipeline,  # noqa: F811
+    measured,
+    capsys,
+):
+    lines = [json.loads(line) for line in pipeline.log.read_text().splitlines()]
+    for _, (header, body) in lines:
+        if header == "GLOBALS":
+            del body["run_id"]
+    pipeline.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before = tree(measured)
+    assert remove([str(measured), str(pipeline.log)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert f"{pipeline.log}: expected the run_id of a training, found none" in line
+    assert tree(measured) == before
+
+
+@pytest.mark.parametrize("words", [[], ["store"], ["store", "log", "more"]])
+def test_a_clean_up_takes_two_words(words, capsys):
+    assert remove(words) == 2
+    expected = f"removal: expected two words, STORE LOG, got {len(words)}\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_an_experiment_does_not_overwrite_measurements_of_others(pipeline, measured):  # noqa: F811

@@ -1,6 +1,7 @@
 """Results from logs: of published form, of several runs, of analyses that did not end."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -129,6 +130,41 @@ def test_of_two_analyses_the_later_one_counts_and_this_is_said(tmp_path):
     logs = read_logs(str(tmp_path))
     assert logs.results[0].array("frob_Qtop^2")[0] == 9.5
     assert logs.left_out == [f"{first}: a later analysis of step 0, test counts"]
+
+
+@pytest.fixture
+def whole_run(tmp_path):
+    """A directory with the logs of a run: trained, measured, analysed."""
+    directory = run_directory(tmp_path, "cifar10det_3c3d")
+    training_log(directory, 895_210)
+    measuring_log(directory)
+    analysis_log(directory, 895_210, 0)
+    return directory
+
+
+def numbers_of(logs):
+    return len(logs.training), len(logs.measuring), len(logs.analysing), len(logs.results)
+
+
+@pytest.mark.parametrize(
+    "form", ["{0}:{0}", "{0}:{0}/../{0.name}", "{0}:{1}"], ids=["twice", "another way", "link"]
+)
+def test_a_log_that_is_named_twice_counts_once(whole_run, tmp_path, form):
+    link = tmp_path / "link"
+    link.symlink_to(whole_run)
+    logs = read_logs(form.format(whole_run, link))
+    assert numbers_of(logs) == (1, 1, 1, 1)
+    assert logs.left_out == logs.chosen == []
+
+
+def test_a_copied_directory_counts_once_and_this_is_said(whole_run, tmp_path):
+    shutil.copytree(whole_run, tmp_path / "z copy")
+    logs = read_logs(str(tmp_path))
+    assert numbers_of(logs) == (1, 1, 1, 1)
+    (line,) = logs.left_out
+    assert "a copy of" in line
+    assert line.endswith("which counts once, and 2 more such copies")
+    assert logs.chosen == []
 
 
 def lines_at(path, stamps):

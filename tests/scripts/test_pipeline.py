@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -398,6 +399,30 @@ def test_10d_keeps_eigenvectors_and_compares_them_with_other_steps(trained):
     assert between["other_step"] == 0
     expected = [np.linalg.norm(found[0][:, :k].T @ found[2][:, :k]) ** 2 for k in range(1, 5)]
     np.testing.assert_allclose(between["frob_VtV^2"], expected, rtol=1e-4)
+
+
+def test_10d_refuses_a_copy_of_eigenvectors_of_another_step(trained, capsys):
+    """Before it does anything; the copy says that it is of its step, and has no checksum."""
+    store = trained.lay_out("copied vectors")
+    words = {"EIGENVECTORS": 2, "WITH_A_POSTERIORI": 0}
+    assert trained.measure(store, STEP=2) == 0
+    assert trained.analyse(store, STEP=2, **words) == 0
+    (path,) = trained.run_dir.glob("*__eigenvectors__step=2__test=False.h5")
+    with h5py.File(path) as file:
+        made_by = json.loads(file.attrs["recovery"])
+    assert (made_by["recovery"], made_by["num_inner"]) == ("seigh", 12)
+    elsewhere = path.with_name(path.name.replace("step=2", "step=0"))
+    shutil.copy(path, elsewhere)
+    with h5py.File(elsewhere, "r+") as file:
+        facts = json.loads(file.attrs["provenance"]) | {"step": 0}
+        file.attrs["provenance"] = json.dumps(facts)
+        del file.attrs["recovery"], file.attrs["crc32_facts"]
+    before = snapshot(trained.root)
+    assert trained.analyse(store, STEP=2, **words) == 1
+    assert "params_sha256: expected" in capsys.readouterr().err
+    assert snapshot(trained.root) == before
+    elsewhere.unlink()
+    path.unlink()
 
 
 def test_10d_refuses_a_negative_number_of_eigenvectors(trained, capsys):

@@ -321,6 +321,24 @@ def eigenvectors(trained):
     return quantities(trained.logs(ANALYSE)[-1])["eigenvectors_path"]
 
 
+def test_10d_says_that_eigenvectors_of_other_steps_are_of_another_recovery(
+    trained, eigenvectors, capsys
+):
+    store = trained.lay_out("sketch")
+    assert trained.measure(store, STEP=2) == 0
+    words = {"STEP": 2, "EIGENVECTORS": 2, "WITH_A_POSTERIORI": 0}
+    assert trained.analyse(store, **words) == 0
+    text = "Eigenvectors of another step are of another recovery"
+    assert f"Warning: {text}" in " ".join(capsys.readouterr().out.split())
+    log = read_log(trained.logs(ANALYSE)[-1])
+    (warning,) = (e.body for e in log.events if e.text == text)
+    assert warning["recovery"].startswith("recovery: expected 'seigh', found 'krylov'")
+    (between,) = (b for b in log.bodies("RESULT") if b.get("angles_with") == "eigenspace")
+    sizes = {"num_outer": RANK, "block_size": SIZES["krylov"]["BLOCK_SIZE"]}
+    assert sizes.items() <= between["other_recovery"].items()
+    next(trained.run_dir.glob("*__eigenvectors__step=2__*")).unlink()
+
+
 @pytest.mark.parametrize("recovery", ROUNDS)
 def test_a_warm_start_through_the_store_is_that_in_memory(
     trained, recorded, eigenvectors, recovery, capsys

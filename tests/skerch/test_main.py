@@ -49,6 +49,20 @@ def test_plan_for_machines(capsys):
     assert by_name["seigh"]["stored_columns"] == 355
 
 
+@pytest.mark.parametrize("dim", [10**30, 9 * 10**18], ids=["1e30", "9e18"])
+@pytest.mark.parametrize("command", ["layout", "plan"])
+def test_a_shape_that_no_machine_can_count_is_refused(tmp_path, capsys, command, dim):
+    words = {
+        "layout": ["create_hdf5_layout", "--hdf5dir", tmp_path / "m", "--outer", 2, "--inner", 4],
+        "plan": ["plan", "--k", 2, "--products", 4],
+    }[command]
+    status, out, err = run([*words, "--shape", f"{dim},{dim}"], capsys)
+    assert (status, out) == (2, "")
+    *_, line = err.splitlines()
+    assert line.startswith("skerch: expected a shape of at most 2305843009213693951, for 4 bytes")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_plan_for_people(capsys):
     status, out, _ = run([*PLAN[:4], 400, *PLAN[5:], "--passes", 1, "--budget", "30MB"], capsys)
     recommended, reason, headings, *rows = map(str.rstrip, out.splitlines())

@@ -17,6 +17,7 @@ from skerch.core.row_blocks import RowBlocks
 from skerch.store.inspection import inspect_path
 from skerch.synthmat import SynthMat
 from skerch.utils import InputError, StoreError
+from tests import damage
 
 F32, F64 = torch.float32, torch.float64
 D, H_, W = 60, 25, 18
@@ -233,6 +234,42 @@ class TestSaving:
         assert found.Y.block_rows * k * 8 * RowBlocks.WORKING_COPIES <= budget
         assert torch.equal(found.vector_rows(torch.tensor([99_999, 3])), Y[[99_999, 3]])
         assert skerch.load(path).Y.in_memory
+
+
+def loaded_by_blocks(tmp_path):
+    path = tmp_path / "result.h5"
+    seigh(MATRIX, 8).save(path)
+    found = skerch.load(path, memory_budget=5000)
+    assert not found.Y.in_memory
+    return path, found
+
+
+@pytest.mark.parametrize("k", [8, 4], ids=["same shape", "other shape"])
+def test_a_result_whose_file_was_replaced_is_refused(tmp_path, k):
+    path, found = loaded_by_blocks(tmp_path)
+    found.vectors()
+    seigh(-MATRIX, k).save(path, overwrite=True)
+    with pytest.raises(StoreError, match="the file was replaced in the meantime; load it"):
+        found.vectors()
+    assert len(skerch.load(path).S) == k
+
+
+def test_a_result_whose_file_was_changed_in_place_is_refused(tmp_path):
+    path, found = loaded_by_blocks(tmp_path)
+    damage.flipped_bit_of(path, "vectors")
+    with pytest.raises(StoreError, match="the checksum of its data does not match"):
+        found.vectors()
+
+
+def test_a_file_that_was_touched_or_copied_back_is_read(tmp_path):
+    path, found = loaded_by_blocks(tmp_path)
+    expected = seigh(MATRIX, 8).vectors()
+    os.utime(path, (1, 1))
+    assert torch.equal(found.vectors(), expected)
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+    assert torch.equal(found.vectors(), expected)
 
 
 def overwrite_dataset(path, name, values):
