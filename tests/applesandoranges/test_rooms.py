@@ -21,7 +21,7 @@ ARROWS = {
     "results": {"subspaces", "app"},
     "figures": {"results", "subspaces", "app"},
     "published": {"figures", "results", "problems", "app"},
-    "cluster": {"app", "measurement.sizes", "problems", "training.settings"},
+    "cluster": {"app", "measurement.sizes", "problems", "training.settings", "analysis.starts"},
 }
 #: Packages that only some rooms import, and those that none does.
 ONLY = {"curvlinops": {"hessian"}, "matplotlib": {"figures", "published"}}
