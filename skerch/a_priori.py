@@ -62,7 +62,12 @@ def check_sizes(shape: tuple[int, int], outer: int, inner: int) -> None:
 
 
 def check_dimension(shape: tuple[int, int], itemsize: int) -> None:
-    """Raise :class:`InputError` unless the bytes of a vector can be counted in 64 bits."""
+    """Raise :class:`InputError` unless the bytes of a vector can be counted in 64 bits.
+
+    Example:
+        >>> from skerch.a_priori import check_dimension
+        >>> check_dimension((7030, 7030), itemsize=4)
+    """
     most = (2**63 - 1) // itemsize
     if max(shape) > most:
         raise InputError(
