@@ -16,7 +16,7 @@ def test_the_last_lines_of_the_demo_have_the_verdicts(shell):
     *_, first, last, empty, done, logs, figures = lines
     for step, line in ((0, first), (300, last)):
         assert line.startswith(f"step {step}, train: ")
-        assert re.search(r"the overlap can be read within 20% for k = \d+ \.\.\. 355", line)
+        assert re.search(r"within 20% for k = .*(355|other k)", line)
     assert (empty, done) == ("", "== Done")
     assert logs.startswith("logs:")
     (figure,) = shell.clone.glob("demo/*/figures/overview.png")

@@ -60,8 +60,10 @@ def of_any_machine(screen):
     """Leave out what depends on the processor, the time, or the directory."""
     text = without_numbers(re.sub(r"\n {4}(?=\S)", " ", screen))
     text = re.sub(r"(the overlap|eigenvalues|nothing) can be read.*", "VERDICT", text)
-    text = re.sub(r"(not readable|k = # to # within #%)$", "READABLE", text, flags=re.MULTILINE)
-    text = re.sub(r"^.* (Merging|merging) .*\n", "", text, flags=re.MULTILINE)  # if that takes time
+    text = re.sub(r"(not readable|within #%)$", "READABLE", text, flags=re.MULTILINE)
+    # What is only said where it takes time.
+    text = re.sub(r"^.* (Merging|merging) .*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"(.* Epoch #: .*\n)+", r"\1", text)
     return re.sub(r"(?<=/)\S*[^\s/]*(?=/(figures|measurements|datasets|#_))", "DIR", text)
 
 
