@@ -28,7 +28,7 @@ from tests.script_loader import REPOSITORY, load_script
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # As shells start what goes on in the background; for subprocesses too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-if "PYTEST_XDIST_WORKER" in os.environ:
+if "PYTEST_XDIST_WORKER" in os.environ and "OMP_NUM_THREADS" not in os.environ:
     # Workers share the cores: more threads than cores make everything slower. For subprocesses too.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

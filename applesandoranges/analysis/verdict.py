@@ -102,6 +102,8 @@ def _verdict_by_band(eigh: Eigh, band: OverlapBand) -> dict[str, Any]:
     reach = converged_pairs(eigh)
     eigenvalues = leading(band.eigenvalue_errors[:reach], READABLE)
     runs = {tolerance: runs_of(band.errors[:reach], tolerance) for tolerance in (READABLE, USABLE)}
+    # Errors that small are seen by chance, too: shorter runs were wrong more often.
+    runs[READABLE] = [run for run in [longest(runs[READABLE])] if run]
     usable = longest(runs[USABLE])
     facts = {
         "readable_eigenvalues": eigenvalues,

@@ -32,9 +32,14 @@ def test_defaults_and_values():
     assert config == Config("x", 3, [0, 1, 100], 1e-3, None, None, True, 4)
 
 
+def test_a_text_that_must_be_given_is_not_empty():
+    with pytest.raises(InputError, match=r"^key PATH: expected str, got nothing; is the shell var"):
+        parse_config(Config, ["PATH="])
+
+
 @pytest.mark.parametrize(
     "text",
-    ["out/2024[10a_x.py].log", "${oc.env:HOME}", "a=b", 'it\'s "q"', "a: b # c", "a\nb", "12", ""],
+    ["out/2024[10a_x.py].log", "${oc.env:HOME}", "a=b", 'it\'s "q"', "a: b # c", "a\nb", "12"],
 )
 def test_text_is_taken_verbatim(text):
     assert text == parse_config(Config, [f"PATH={text}", "STEP=3"]).PATH

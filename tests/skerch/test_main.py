@@ -145,12 +145,12 @@ def test_wrong_input_is_one_line_and_status_2(tmp_path, capsys, argv, message):
     assert [p.name for p in used.iterdir()] == ["notes"]
 
 
-def test_missing_store_is_a_failure_in_one_line(tmp_path, capsys):
+def test_missing_store_is_refused_in_one_line(tmp_path, capsys):
     status, _, err = run(
         ["merge_hdf5", "--in_path", tmp_path / "no.h5", "--out_path", tmp_path / "m.h5"], capsys
     )
-    assert status == 1
-    assert "no such file" in err
+    assert status == 2
+    assert "no such file, expected one such as leftouter_ALL.h5" in err
     assert err.count("\n") == 1
 
 
