@@ -34,7 +34,7 @@ def test_defaults_and_values():
 
 def test_a_text_that_must_be_given_is_not_empty():
     with pytest.raises(InputError, match=r"^key PATH: expected str, got nothing; is the shell var"):
-        parse_config(Config, ["PATH="])
+        parse_config(Config, ["PATH=", "STEP=3"])
 
 
 @pytest.mark.parametrize(
