@@ -198,14 +198,12 @@ def cover(draw: Draw, mask: str, found: Eigh) -> Covered:
     inside = (band.lowest <= exact) & (exact <= band.highest)
     error = (band.curve / exact - 1).abs()
     judged = verdict(found, band)
-    readable = torch.zeros(n, dtype=torch.bool)
-    for first, last in judged.get("readable_runs", []):
-        readable[first - 1 : last] = True
+    first, last = judged["readable_overlap"] or (1, 0)
     return Covered(
         inside=inside.numpy(),
         half_width=((band.highest - band.lowest) / 2 / exact).numpy(),
         error=error.numpy(),
-        wrong_and_readable=bool((error[readable] > 0.1).any()),
+        wrong_and_readable=bool((error[first - 1 : last] > 0.1).any()),
         trusted=judged["trustworthy"],
         exact=bool((error < 0.01).all()),
     )

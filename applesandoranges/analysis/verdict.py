@@ -103,13 +103,13 @@ def _verdict_by_band(eigh: Eigh, band: OverlapBand) -> dict[str, Any]:
     eigenvalues = leading(band.eigenvalue_errors[:reach], READABLE)
     runs = {tolerance: runs_of(band.errors[:reach], tolerance) for tolerance in (READABLE, USABLE)}
     # Errors that small are seen by chance, too: shorter runs were wrong more often.
-    runs[READABLE] = [run for run in [longest(runs[READABLE])] if run]
+    readable = longest(runs[READABLE])
+    runs[READABLE] = [readable] if readable else []
     usable = longest(runs[USABLE])
     facts = {
         "readable_eigenvalues": eigenvalues,
-        "readable_overlap": longest(runs[READABLE]),
+        "readable_overlap": readable,
         "usable_overlap": usable,
-        "readable_runs": runs[READABLE],
         "usable_runs": runs[USABLE],
     }
     if usable is None or usable[1] - usable[0] + 1 < LEAST_SHARE * n:

@@ -72,12 +72,10 @@ class Verdict:
         readable = body["readable_overlap"]
         earlier = [int(k) for k in match.groups()] if (match := _OF_USE.search(text)) else readable
         found = {READABLE: readable, USABLE: body.get("usable_overlap", earlier)}
-        every = {READABLE: body.get("readable_runs"), USABLE: body.get("usable_runs")}
-        runs = {
-            error: [(first, last) for first, last in every[error] or ([found[error]])]
-            for error in found
-            if found[error]
-        }
+        every = {error: [run] for error, run in found.items() if run}
+        if USABLE in every:
+            every[USABLE] = body.get("usable_runs", every[USABLE])
+        runs = {error: [(first, last) for first, last in every[error]] for error in every}
         return cls(text, trustworthy, runs, eigenvalues)
 
     def error_at(self, k: int) -> float:

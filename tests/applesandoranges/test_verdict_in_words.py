@@ -40,7 +40,7 @@ CASES = {
 def test_words(errors, words, earlier):
     logged = body(errors)
     if earlier:  # such logs say it in the text alone
-        for key in ("usable_overlap", "readable_runs", "usable_runs"):
+        for key in ("usable_overlap", "usable_runs"):
             logged.pop(key, None)
     found = Verdict.of(logged)
     assert found.words == words
