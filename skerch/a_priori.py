@@ -8,6 +8,8 @@ from .errors import InputError
 
 #: Numbers of block Krylov rounds that :mod:`skerch.planning` considers.
 KRYLOV_ROUNDS = (2, 3, 4, 5, 6, 8, 10)
+#: Longest vectors, of 40 TB in float32. Some steps take ``sqrt(D)`` operations in Python.
+MAX_DIMENSION = 10**13
 
 
 def a_priori_hyperparams(
@@ -61,19 +63,15 @@ def check_sizes(shape: tuple[int, int], outer: int, inner: int) -> None:
         )
 
 
-def check_dimension(shape: tuple[int, int], itemsize: int) -> None:
-    """Raise :class:`InputError` unless the bytes of a vector can be counted in 64 bits.
+def check_dimension(shape: tuple[int, int]) -> None:
+    """Raise :class:`InputError` for a shape beyond :data:`MAX_DIMENSION`.
 
     Example:
         >>> from skerch.a_priori import check_dimension
-        >>> check_dimension((7030, 7030), itemsize=4)
+        >>> check_dimension((7030, 7030))
     """
-    most = (2**63 - 1) // itemsize
-    if max(shape) > most:
-        raise InputError(
-            f"expected a shape of at most {most}, for {itemsize} bytes a number, "
-            f"got {shape[0]},{shape[1]}"
-        )
+    if max(shape) > MAX_DIMENSION:
+        raise InputError(f"expected a shape of at most {MAX_DIMENSION}, got {shape[0]},{shape[1]}")
 
 
 def block_size(num_products: int, num_rounds: int) -> int:

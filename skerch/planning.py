@@ -191,7 +191,7 @@ def _check(
         )
     if itemsize not in DTYPES:
         raise InputError(f"expected an itemsize of {sorted(DTYPES)} bytes, got {itemsize}")
-    check_dimension(shape, itemsize)
+    check_dimension(shape)
 
 
 def _warning(outer: int, inner: int) -> str:

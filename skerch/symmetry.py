@@ -50,6 +50,11 @@ def check_symmetric(matrix: Any) -> None:
         )
 
 
+def relative_asymmetry(A: Tensor) -> float:
+    """Return ``||A - A^T||_F / ||A||_F`` of a small matrix, ``[n, n]``; 0 if it is zero."""
+    return float((A - A.T).norm() / A.norm().clamp_min(1e-300))
+
+
 def warn_if_asymmetric(asymmetry: float) -> None:
     """Warn if the products of an operator are not those of a symmetric one.
 

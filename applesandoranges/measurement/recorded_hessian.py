@@ -31,7 +31,7 @@ from ..problems.parameters import (
     parameter_shapes,
     parameter_vector,
     select,
-    tensor_hash,
+    state_hash,
     trainable,
 )
 from ..problems.problem import Problem, build_problem
@@ -163,7 +163,7 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
         "problem": problem.name,
         "step": config.STEP,
         "split": split,
-        "params_sha256": tensor_hash(entry.data[:, 0], *entry.extras.values()),
+        "params_sha256": state_hash(entry.data[:, 0], entry.extras),
         "data_sha256": data_hash,
         **problem.facts(),
         **curvature_facts(config.CURVATURE, config.PARAMETERS, names),
@@ -195,14 +195,14 @@ def state_hashes(config: RecordedHessianConfig) -> Callable[[int], str | None]:
     params_file = IncrementalHDF5(Path(config.PARAMS_PATH))
     unknown = config.ALLOW_UNKNOWN_PROVENANCE
 
-    def state_hash(step: int) -> str | None:
+    def of_step(step: int) -> str | None:
         if not params_file.has(step=step):
             return None
         entry = params_file.find(step=step)
         _check_same_step(lines, params_file, entry, replace(config, STEP=step), unknown)
-        return tensor_hash(entry.data[:, 0], *entry.extras.values())
+        return state_hash(entry.data[:, 0], entry.extras)
 
-    return state_hash
+    return of_step
 
 
 def _operator(

@@ -125,6 +125,11 @@ def named_hash(tensors: Mapping[str, Tensor], text: str) -> str:
     return tensor_hash(labels, *(tensors[name] for name in names))
 
 
+def state_hash(params: Tensor, buffers: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 over parameters and buffers, whatever the order of the latter."""
+    return tensor_hash(params, *(buffers[name] for name in sorted(buffers)))
+
+
 def tensor_hash(*tensors: Tensor) -> str:
     """Return a SHA-256 over dtypes, shapes and contents, the same on every device."""
     digest = hashlib.sha256()

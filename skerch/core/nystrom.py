@@ -33,7 +33,7 @@ from ..errors import InputError, NumericalError
 from ..operands import check_scale
 from ..results import Eigh
 from ..ssrft import SSRFT
-from ..symmetry import warn_if_asymmetric
+from ..symmetry import relative_asymmetry, warn_if_asymmetric
 from ..utils import check_finite, numerical_rank, product_round_off
 from .orthogonal import orthogonalize
 from .row_blocks import RowBlocks
@@ -149,7 +149,7 @@ class _Core:
 
     def __init__(self, R: Tensor, B: Tensor, round_off: float):
         self.R, self.B, self.round_off = R, (B + B.T) / 2, round_off
-        self.asymmetry = float((B - B.T).norm() / B.norm())
+        self.asymmetry = relative_asymmetry(B)
         self.values, self.vectors = _by_magnitude(self.B)
         self.significant = int((round_off < self.values.abs()).sum())
 

@@ -24,6 +24,7 @@ from ..errors import InputError
 from ..operands import check_scale
 from ..results import Eigh
 from ..ssrft import SSRFT, work_bytes
+from ..symmetry import relative_asymmetry, warn_if_asymmetric
 from ..utils import check_finite, numerical_rank
 from .orthogonal import OrthonormalFactor, householder_basis, orthogonalize
 from .row_blocks import RowBlocks
@@ -165,7 +166,8 @@ def solve_core_seigh(
     Args:
         Y: Outer measurements ``H Psi[:n_o]^T``, ``[D, n_o]``.
         W: Inner measurements ``Phi H Psi^T``, ``[n_i, n_i]``.
-        Psi: The right SSRFT, ``[n_i, D]``.
+        Psi: The right SSRFT, ``[n_i, D]``. ``Psi Y`` shows whether ``H`` is symmetric; if not, a
+            warning says so.
         symmetrize: Average both triangles of the core; otherwise only the lower one is read, and
             the result depends on the basis: see :func:`householder_basis`.
         factor: A basis of the range of ``Y``; default that of ``orthogonalize(Y, W[:, :n_o])``, or
@@ -197,10 +199,11 @@ def solve_core_seigh(
         factor = orthogonalize(Y, W[:, :n_o])
         factor = factor if symmetrize else householder_basis(factor, pivoting=False)
     left = W[:, :n_o] @ factor.T
-    right = apply_ssrft_to_columns(Psi, Y) @ factor.T
-    core = core_pinv_solve(left, W, right)
+    right = apply_ssrft_to_columns(Psi, Y)
+    warn_if_asymmetric(relative_asymmetry(right[:n_o]))  # is Psi_o H Psi_o^T
+    core = core_pinv_solve(left, W, right @ factor.T)
     check_finite(core, "core of the sketch")
-    asymmetry = float((core - core.T).norm() / core.norm().clamp_min(1e-300))
+    asymmetry = relative_asymmetry(core)
     if symmetrize:
         core = (core + core.T) / 2
     S, U = torch.linalg.eigh(core)

@@ -39,7 +39,7 @@ def create_hdf5_layout(
     Raises:
         InputError: If sizes are impossible or the directory holds anything.
     """
-    check_dimension(shape, np.dtype(dtype).itemsize)
+    check_dimension(shape)
     if inner or not symmetric:
         check_sizes(shape, outer, inner)
     elif not 1 <= outer <= min(shape):

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from applesandoranges.problems.parameters import parameter_vector, select, trainable
+from applesandoranges.problems.parameters import (
+    buffer_state,
+    parameter_vector,
+    select,
+    state_hash,
+    trainable,
+)
+from applesandoranges.training.params_file import IncrementalHDF5
 from skerch.errors import InputError
 
 
@@ -58,3 +65,17 @@ def test_patterns_that_choose_nothing_are_refused(patterns, message):
     with pytest.raises(InputError, match=message) as refusal:
         select(Net(), patterns)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_state_has_the_hash_of_what_is_recorded_of_it(tmp_path):
+    net = Net()
+    net.norm.running_mean += 1.0
+    dim = parameter_vector(net).numel()
+    file = IncrementalHDF5.create(tmp_path / "params.h5", dim, torch.float32, {})
+    file.append(parameter_vector(net), {"step": 0}, buffer_state(net))
+    entry = file.find(step=0)
+    assert list(entry.extras) != list(buffer_state(net))  # by name, not as in the network
+    recorded = state_hash(entry.data[:, 0], entry.extras)
+    assert recorded == state_hash(parameter_vector(net), buffer_state(net))
+    net.norm.running_mean += 1.0
+    assert recorded != state_hash(parameter_vector(net), buffer_state(net))

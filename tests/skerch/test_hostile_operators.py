@@ -143,7 +143,7 @@ def test_what_round_off_leaves_is_symmetric(share, refused, D):
     check_symmetric(torch.zeros(D, D))
 
 
-@pytest.mark.parametrize("recover", [hmt, nystrom, block_krylov])
+@each_recovery
 def test_an_operator_that_is_not_symmetric_is_a_warning(recover, caplog):
     for matrix, words in ((TRIANGLE, ["off by"]), (TRIANGLE + TRIANGLE.T, [])):
         A = torch.as_tensor(matrix)

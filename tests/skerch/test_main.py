@@ -49,7 +49,7 @@ def test_plan_for_machines(capsys):
     assert by_name["seigh"]["stored_columns"] == 355
 
 
-@pytest.mark.parametrize("dim", [10**30, 9 * 10**18], ids=["1e30", "9e18"])
+@pytest.mark.parametrize("dim", [10**30, 10**13 + 1], ids=["1e30", "1e13"])
 @pytest.mark.parametrize("command", ["layout", "plan"])
 def test_a_shape_that_no_machine_can_count_is_refused(tmp_path, capsys, command, dim):
     words = {
@@ -59,7 +59,7 @@ def test_a_shape_that_no_machine_can_count_is_refused(tmp_path, capsys, command,
     status, out, err = run([*words, "--shape", f"{dim},{dim}"], capsys)
     assert (status, out) == (2, "")
     *_, line = err.splitlines()
-    assert line.startswith("skerch: expected a shape of at most 2305843009213693951, for 4 bytes")
+    assert line.startswith("skerch: expected a shape of at most 10000000000000, got")
     assert not [*tmp_path.iterdir()]
 
 
