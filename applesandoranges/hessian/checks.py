@@ -29,7 +29,7 @@ from skerch.errors import NumericalError, one_line
 from skerch.utils import gaussian_noise
 
 from ..problems.minibatch import tensors
-from ..problems.parameters import buffer_state, load_buffers, tensor_hash
+from ..problems.parameters import load_untrained, tensor_hash, untrained_state
 from .batches import num_points
 from .curvatures import BlockOperator
 from .loss import Loss
@@ -134,12 +134,12 @@ def check_determinism(loss: Loss, max_batches: int | None = None) -> Found:
         loss: The loss.
         max_batches: Look at the first mini-batches only.
     """
-    buffers = buffer_state(loss.net)
+    buffers = untrained_state(loss.net)
     try:
         first, second = (list(_one_pass(loss, max_batches)) for _ in range(2))
-        after = buffer_state(loss.net)
+        after = untrained_state(loss.net)
     finally:
-        load_buffers(loss.net, buffers)
+        load_untrained(loss.net, buffers)
     moved = [key for key, value in buffers.items() if not torch.equal(value, after[key])]
     causes = [*_data_causes(first, second), *_network_causes(loss.net, [*first, *second], moved)]
     loss_a, loss_b = (
@@ -346,7 +346,7 @@ def _peak_rss() -> int:
 
 def each_check(loss: Loss, operator: Any) -> Iterator[CheckResult]:
     """Run one check after the other, as they are asked for; the network is left as it was."""
-    param, buffers = loss.params[0], buffer_state(loss.net)
+    param, buffers = loss.params[0], untrained_state(loss.net)
     try:
         yield check_determinism(loss)
         if not getattr(operator, "known", True):
@@ -357,7 +357,7 @@ def each_check(loss: Loss, operator: Any) -> Iterator[CheckResult]:
         yield check_cost(loss, operator)
         yield check_memory(loss)
     finally:
-        load_buffers(loss.net, buffers)
+        load_untrained(loss.net, buffers)
 
 
 def run_checks(loss: Loss, operator: Any) -> list[CheckResult]:

@@ -24,7 +24,8 @@ optional                            targets are classes.
 ==================================  ===========================================================
 
 The hash of the file, and of what it imports from its own directory and those below it (see
-:mod:`~.imported`), is part of the provenance.
+:mod:`~.imported`), is part of the provenance, and so are numbers that it may have read elsewhere
+(see :mod:`~.constants`).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -65,6 +66,7 @@ class Definition:
         path: The file, absolute.
         sha256: Of the file and of what it imports from its own directory and those below it.
         sources: These files.
+        attributes: Of the object in the file that defines the problem, if it is one.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Definition:
     regularization: Callable[[Any], Any] | None = None
     accuracy: Callable[[Any, Any], Any] | None = None
     sources: tuple[Path, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def call(self, name: str, *args: Any) -> Any:
         """Return what a function of the file returns.
@@ -145,7 +148,8 @@ def _load(path: Path, name: str, short: str, changed: int) -> Definition:
     values = {key: getattr(found, key) for key in REQUIRED + OPTIONAL if hasattr(found, key)}
     _check_optional(values, path)
     sha256 = _hash(sources, path.parent)
-    return Definition(short, path, sha256, sources=tuple(sources), **values)
+    attributes = dict(getattr(found, "__dict__", {})) if name else {}
+    return Definition(short, path, sha256, sources=tuple(sources), attributes=attributes, **values)
 
 
 def _check_optional(values: dict[str, Any], path: Path) -> None:

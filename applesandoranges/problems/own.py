@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, default_collate
 from skerch.errors import InputError
 
 from .base import SMALLER, Problem
+from .constants import constants_hash
 from .data_files import DataFiles, check_files, kept_generators
 from .definition import Definition
 from .minibatch import Batch, first_points, hash_of, leaves, num_points
@@ -51,6 +52,10 @@ class OwnProblem(Problem):
         self.definition = definition
         super().__init__(
             definition.name, _network(definition), _loss(definition), seed, batch_size, device
+        )
+        # Before anything can change them.
+        self._constants = constants_hash(
+            definition.sources, self.net, self.criterion, definition.attributes
         )
         self._parts: dict[str, _Points | _MiniBatches] = {}
         if load_data:
@@ -210,8 +215,11 @@ class OwnProblem(Problem):
         return int((outputs.argmax(1) == targets).sum())
 
     def facts(self) -> dict[str, Any]:
-        """Return the hash of the source."""
-        return {"problem_sha256": self.definition.sha256}
+        """Return the hashes of the source, and of numbers that it may have read elsewhere."""
+        return {
+            "problem_sha256": self.definition.sha256,
+            "problem_constants_sha256": self._constants,
+        }
 
 
 def _only_points(facts: Any) -> dict[str, Any]:

@@ -82,13 +82,24 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
-def buffer_state(net: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the buffers (BatchNorm statistics) by name."""
-    return {name: value.detach().clone() for name, value in net.named_buffers()}
+def untrained_state(net: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the buffers (BatchNorm statistics) and frozen parameters by name.
+
+    Those of ``bfloat16``, which files do not know, are ``float32`` in it.
+    """
+    return {
+        name: (value.float() if value.dtype == torch.bfloat16 else value).detach().clone()
+        for name, value in _untrained(net).items()
+    }
 
 
-def load_state(net: nn.Module, params: Tensor, buffers: Mapping[str, Tensor]) -> None:
-    """Set parameters and buffers of ``net``.
+def _untrained(net: nn.Module) -> dict[str, Tensor]:
+    frozen = {name: p for name, p in net.named_parameters() if not p.requires_grad}
+    return {**frozen, **dict(net.named_buffers())}
+
+
+def load_state(net: nn.Module, params: Tensor, untrained: Mapping[str, Tensor]) -> None:
+    """Set all parameters and buffers of ``net``.
 
     Raises:
         InputError: If they are not those of this network.
@@ -97,24 +108,27 @@ def load_state(net: nn.Module, params: Tensor, buffers: Mapping[str, Tensor]) ->
     dim = sum(p.numel() for p in targets.values())
     if tuple(params.shape) != (dim,):
         raise InputError(f"expected {dim} parameters, got {tuple(params.shape)}")
-    load_buffers(net, buffers)
+    load_untrained(net, untrained)
     first = next(iter(targets.values()))
     with torch.no_grad():
         vector_to_parameters(params.to(first), targets.values())
 
 
 @torch.no_grad()
-def load_buffers(net: nn.Module, buffers: Mapping[str, Tensor]) -> None:
-    """Set the buffers of ``net``.
+def load_untrained(net: nn.Module, untrained: Mapping[str, Tensor]) -> None:
+    """Set buffers and frozen parameters of ``net``.
 
     Raises:
         InputError: If they are not those of this network.
     """
-    own = dict(net.named_buffers())
-    if own.keys() != buffers.keys():
-        wrong = sorted(own.keys() ^ buffers.keys())
-        raise InputError(f"the recorded buffers are not those of the network: {wrong[:5]}")
-    for name, value in buffers.items():
+    own = _untrained(net)
+    if own.keys() != untrained.keys():
+        wrong = sorted(own.keys() ^ untrained.keys())
+        raise InputError(
+            "the recorded buffers and frozen parameters are not those of the network: "
+            f"{wrong[:5]}; record again what earlier versions recorded without frozen parameters"
+        )
+    for name, value in untrained.items():
         own[name].copy_(value)
 
 
@@ -125,9 +139,9 @@ def named_hash(tensors: Mapping[str, Tensor], text: str) -> str:
     return tensor_hash(labels, *(tensors[name] for name in names))
 
 
-def state_hash(params: Tensor, buffers: Mapping[str, Tensor]) -> str:
-    """Return a SHA-256 over parameters and buffers, whatever the order of the latter."""
-    return tensor_hash(params, *(buffers[name] for name in sorted(buffers)))
+def state_hash(params: Tensor, untrained: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 over a state, whatever the order of its buffers and frozen parameters."""
+    return tensor_hash(params, *(untrained[name] for name in sorted(untrained)))
 
 
 def tensor_hash(*tensors: Tensor) -> str:

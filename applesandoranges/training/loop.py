@@ -17,7 +17,7 @@ from ..app.screen import Bar
 from ..hessian.loss import Loss
 from ..hessian.means import weight_of
 from ..problems.minibatch import num_points
-from ..problems.parameters import buffer_state, load_buffers
+from ..problems.parameters import load_untrained, untrained_state
 from ..problems.problem import Batch, DeviceBatches, Problem
 from .checkpoints import TrainingState
 from .optimisers import make_optimizer, make_schedule
@@ -162,9 +162,9 @@ class _Training:
         if step in run.record_steps:
             batch = next(batches)
             losses = self.record(step)
-            buffers = buffer_state(run.problem.net)
+            buffers = untrained_state(run.problem.net)
             self.forward(step, batch, losses)
-            load_buffers(run.problem.net, buffers)
+            load_untrained(run.problem.net, buffers)
         _log_evaluation(run, events.FINAL_EVALUATION, _final_epoch(run), step)
 
 

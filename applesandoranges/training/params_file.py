@@ -2,9 +2,10 @@
 
 ``data_idxs`` ``(2, entries)`` holds the first column of each entry and the one after its last;
 ``metadata`` one text per entry, the ``repr`` of a dictionary. Named tensors that belong to an entry
-but have other shapes (BatchNorm statistics) lie in ``extras/<entry>/``. ``sha256`` holds one hash
-per entry, over all that belongs to it; files of other tools have none. A new entry is added to a
-copy, which then replaces the file: whatever happens, the file holds whole entries only.
+but have other shapes (BatchNorm statistics, frozen parameters) lie in ``extras/<entry>/``; those
+that do not differ from one entry to the next are stored once. ``sha256`` holds one hash per entry,
+over all that belongs to it; files of other tools have none. A new entry is added to a copy, which
+then replaces the file: whatever happens, the file holds whole entries only.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import h5py
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -120,9 +123,12 @@ class IncrementalHDF5:
             end = begin + columns.shape[1]
             chunks = -(-len(columns) // dataset.chunks[0]) * columns.shape[1]
             added = chunks * dataset.chunks[0] * dataset.dtype.itemsize
-            reserve_space(file, added + sum(value.nbytes for value in extras.values()))
-            for name, tensor in extras.items():
-                file[f"extras/{entry}/{name}"] = tensor.detach().cpu().numpy()
+            arrays = {_key(name): value.detach().cpu().numpy() for name, value in extras.items()}
+            before = file.get(f"extras/{entry - 1}", {})
+            same = {name for name in arrays.keys() & before if _equal(arrays[name], before[name])}
+            reserve_space(file, added + sum(arrays[name].nbytes for name in arrays.keys() - same))
+            for name, array in arrays.items():  # frozen parameters are the same in all entries
+                file[f"extras/{entry}/{name}"] = before[name] if name in same else array
             dataset.resize(end, axis=1)
             dataset[:, begin:end] = columns.detach().cpu().numpy()
             idxs.resize(entry + 1, axis=1)
@@ -174,7 +180,7 @@ class IncrementalHDF5:
             begin, end = own_dataset(file, "data_idxs")[:, entry]
             data = torch.from_numpy(own_dataset(file, "data")[:, begin:end])
             extras = {
-                name: torch.as_tensor(own_dataset(file, f"extras/{entry}/{name}")[()])
+                unquote(name): torch.as_tensor(own_dataset(file, f"extras/{entry}/{name}")[()])
                 for name in file.get(f"extras/{entry}", {})
             }
             expected = None
@@ -187,6 +193,16 @@ class IncrementalHDF5:
                 "damaged or changed; train again"
             )
         return Entry(data, metadata[entry], extras, sha256, expected is not None)
+
+
+def _key(name: str) -> str:
+    """Return a name as one that is no path: those of modules may have slashes."""
+    return quote(name, safe="")
+
+
+def _equal(array: np.ndarray, stored: h5py.Dataset) -> bool:
+    same_kind = (array.shape, array.dtype) == (stored.shape, stored.dtype)
+    return same_kind and array.tobytes() == stored[()].tobytes()
 
 
 def _hash(data: Tensor, text: str, extras: Mapping[str, Tensor]) -> str:

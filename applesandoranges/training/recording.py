@@ -8,7 +8,7 @@ from typing import Any
 
 from ..app import events
 from ..hessian.loss import Loss
-from ..problems.parameters import buffer_state, parameter_vector
+from ..problems.parameters import parameter_vector, untrained_state
 from ..problems.problem import Problem
 from .params_file import IncrementalHDF5
 
@@ -82,4 +82,4 @@ class Recorder:
         if split != "batch":
             gradient = Loss.of(self.problem, split, self.num_hessian).gradient()
             return file.append(gradient, {"step": step})
-        return file.append(parameter_vector(net), {"step": step}, buffer_state(net))
+        return file.append(parameter_vector(net), {"step": step}, untrained_state(net))

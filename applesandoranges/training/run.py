@@ -20,7 +20,7 @@ from ..app.software import made_with
 from ..hessian.loss import Loss
 from ..problems.data_files import kept_generators
 from ..problems.definition import short_name
-from ..problems.parameters import buffer_state, parameter_vector, state_hash, trainable
+from ..problems.parameters import parameter_vector, state_hash, trainable, untrained_state
 from ..problems.problem import Problem, build_problem
 from .keys import RunConfig, TrainingConfig
 from .settings import TrainingSettings
@@ -72,7 +72,7 @@ class TrainingRun:
             "problem": self.problem.name,
             "step": step,
             "split": split,
-            "params_sha256": state_hash(parameter_vector(net), buffer_state(net)),
+            "params_sha256": state_hash(parameter_vector(net), untrained_state(net)),
             "data_sha256": self.problem.subset_hash(split, self.num_hessian),
             **self.problem.facts(),
         }

@@ -20,7 +20,7 @@ from applesandoranges.hessian.checks import (
 )
 from applesandoranges.hessian.loss import Loss
 from applesandoranges.hessian.operator import make_hessian
-from applesandoranges.problems.parameters import buffer_state
+from applesandoranges.problems.parameters import untrained_state
 from skerch.utils import NumericalError, gaussian_noise
 
 NUM, WIDTH, CLASSES = 12, 4, 3
@@ -171,7 +171,7 @@ def test_determinism_counts_mini_batches_and_reports_the_mean():
 
 def test_checks_leave_the_network_as_it_was():
     loss = make_loss(nn.BatchNorm1d(5))
-    before, params = buffer_state(loss.net), [p.clone() for p in loss.params]
+    before, params = untrained_state(loss.net), [p.clone() for p in loss.params]
     run_checks(loss, operator_of(loss))
     assert all(torch.equal(before[k], v) for k, v in loss.net.named_buffers())
     assert all(torch.equal(p, q) for p, q in zip(loss.params, params, strict=True))

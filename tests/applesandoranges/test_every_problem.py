@@ -25,7 +25,7 @@ from applesandoranges.measurement.recorded_hessian import (
     load_recorded_hessian,
 )
 from applesandoranges.problems.datasets import DATASETS
-from applesandoranges.problems.parameters import buffer_state, load_state, trainable
+from applesandoranges.problems.parameters import load_state, trainable, untrained_state
 from applesandoranges.problems.problem import build_problem
 from applesandoranges.problems.registry import PROBLEMS
 from applesandoranges.problems.sources import write_synthetic
@@ -188,7 +188,7 @@ def test_layer_shapes(tmp_path, name):
 @pytest.mark.parametrize("name", LAYERS)
 def test_only_resnets_have_batch_norm_and_no_parameter_is_frozen(tmp_path, name):
     net = build_problem(name, tmp_path, 1, 2, load_data=False).net
-    buffers = {key.rpartition(".")[2] for key in buffer_state(net)}
+    buffers = {key.rpartition(".")[2] for key in untrained_state(net)}
     statistics = {"running_mean", "running_var", "num_batches_tracked"}
     assert buffers == (statistics if name in RESNETS else set())
     assert all(p.requires_grad for p in net.parameters())
@@ -299,7 +299,7 @@ def test_the_hessian_of_resnet_is_restored_with_its_statistics(root, tmp_path, m
     assert int(dict(recorded.problem.net.named_buffers())["bn1.num_batches_tracked"]) == 3
 
     fresh = build(root, "imagenetdet_resnet18")
-    load_state(fresh.net, recorded.params, buffer_state(fresh.net))
+    load_state(fresh.net, recorded.params, untrained_state(fresh.net))
     without = hessian_of(fresh) @ v
     assert (without - products[3]).norm() > 0.5 * products[3].norm()
 

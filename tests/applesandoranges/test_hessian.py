@@ -7,11 +7,11 @@ from torch.func import functional_call
 
 from applesandoranges.hessian.operator import make_hessian
 from applesandoranges.problems.parameters import (
-    buffer_state,
     load_state,
     parameter_vector,
     tensor_hash,
     trainable,
+    untrained_state,
 )
 from skerch.linops import SymmetricLinOp, adjoint_mismatch
 from skerch.utils import InputError, gaussian_noise
@@ -80,7 +80,7 @@ def test_products_are_those_of_evaluation_mode_and_leave_the_network_as_it_is(ca
     net, operator, H = case
     net.train(mode)
     net[0].train(not mode)  # modules may differ
-    before, buffers = [module.training for module in net.modules()], buffer_state(net)
+    before, buffers = [module.training for module in net.modules()], untrained_state(net)
     v = gaussian_noise(operator.shape[0], 5)
     torch.testing.assert_close(operator @ v, H @ v, rtol=0, atol=1e-12)
     assert [module.training for module in net.modules()] == before
@@ -91,7 +91,7 @@ def test_state_is_restored_with_buffers():
     torch.manual_seed(0)
     net, other = convolutional(), convolutional()
     net(torch.randn(8, 1, 2, 3))  # moves the statistics of BatchNorm
-    load_state(other, parameter_vector(net), buffer_state(net))
+    load_state(other, parameter_vector(net), untrained_state(net))
     X = torch.randn(4, 1, 2, 3)
     torch.testing.assert_close(other.eval()(X), net.eval()(X), rtol=0, atol=0)
     assert parameter_vector(other).equal(parameter_vector(net))
@@ -99,7 +99,7 @@ def test_state_is_restored_with_buffers():
 
 def test_parameters_without_their_buffers_are_refused():
     net = convolutional()
-    with pytest.raises(InputError, match="recorded buffers are not those of the network"):
+    with pytest.raises(InputError, match="recorded buffers and frozen parameters are not those"):
         load_state(net, parameter_vector(net), {})
 
 

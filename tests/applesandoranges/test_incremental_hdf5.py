@@ -67,3 +67,26 @@ def test_metadata_are_never_executed(file):
         h5["metadata"][0] = "__import__('os').abort()"
     with pytest.raises(StoreError, match="metadata cannot be read"):
         file.metadata()
+
+
+def test_names_with_slashes_are_names(file):
+    extras = {"a/b.mean": torch.ones(2), "a": torch.zeros(()), "a%2Fb": torch.ones(1), "..": A}
+    file.append(A, {"step": 7}, extras)
+    found = file.find(step=7).extras
+    assert found.keys() == extras.keys()
+    assert all(torch.equal(found[name], value) for name, value in extras.items())
+
+
+def test_what_stays_the_same_is_stored_once(file):
+    large = torch.arange(100_000.0)
+    changes = [torch.zeros(1), torch.zeros(1).double(), torch.ones(1).double(), torch.ones(2)]
+    sizes = []
+    for step, small in enumerate(changes, start=1000):
+        file.append(A, {"step": step}, {"large": large, "small": small})
+        sizes.append(file.path.stat().st_size)
+    assert sizes[-1] - sizes[0] < large.nbytes / 2
+    for step, small in enumerate(changes, start=1000):
+        found = file.find(step=step).extras
+        assert torch.equal(found["large"], large)
+        assert found["small"].dtype == small.dtype
+        assert torch.equal(found["small"], small)

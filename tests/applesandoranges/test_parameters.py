@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from applesandoranges.problems.parameters import (
-    buffer_state,
+    load_state,
     parameter_vector,
     select,
     state_hash,
     trainable,
+    untrained_state,
 )
 from applesandoranges.training.params_file import IncrementalHDF5
 from skerch.errors import InputError
@@ -72,10 +73,26 @@ def test_a_state_has_the_hash_of_what_is_recorded_of_it(tmp_path):
     net.norm.running_mean += 1.0
     dim = parameter_vector(net).numel()
     file = IncrementalHDF5.create(tmp_path / "params.h5", dim, torch.float32, {})
-    file.append(parameter_vector(net), {"step": 0}, buffer_state(net))
+    file.append(parameter_vector(net), {"step": 0}, untrained_state(net))
     entry = file.find(step=0)
-    assert list(entry.extras) != list(buffer_state(net))  # by name, not as in the network
+    assert list(entry.extras) != list(untrained_state(net))  # by name, not as in the network
     recorded = state_hash(entry.data[:, 0], entry.extras)
-    assert recorded == state_hash(parameter_vector(net), buffer_state(net))
+    assert recorded == state_hash(parameter_vector(net), untrained_state(net))
     net.norm.running_mean += 1.0
-    assert recorded != state_hash(parameter_vector(net), buffer_state(net))
+    assert recorded != state_hash(parameter_vector(net), untrained_state(net))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frozen_parameters_are_part_of_a_state(dtype):
+    net, other = Net(), Net()
+    for each in (net, other):
+        each.conv.bias.data = each.conv.bias.data.to(dtype)
+    state = untrained_state(net)
+    assert "conv.bias" in state
+    load_state(other, parameter_vector(net), state)
+    assert torch.equal(other.conv.bias, net.conv.bias)
+    before = state_hash(parameter_vector(net), state)
+    with torch.no_grad():
+        net.conv.bias += 1
+    assert torch.equal(state["conv.bias"].to(dtype), other.conv.bias)  # a copy
+    assert state_hash(parameter_vector(net), untrained_state(net)) != before
