@@ -31,7 +31,7 @@ from ..measurement.sizes import (
     curvature_facts,
     make_sizes,
 )
-from ..problems.definition import is_file
+from ..problems.definition import is_file, path_and_name
 
 #: Of the file in the directory of an experiment: ``NAME=VALUE``, each ended by a NUL.
 FILE = "settings"
@@ -75,8 +75,8 @@ class Caller:
         names = self.environ.get("GIVEN", "").split()
         given = {name: self.environ[name] for name in names if name in self.environ}
         if is_file(problem := given.get("PROBLEM", "")):
-            path, colon, name = problem.partition(":")
-            given["PROBLEM"] = f"{self.absolute(path)}{colon}{name}"
+            path, name = path_and_name(problem)
+            given["PROBLEM"] = str(self.absolute(path)) + (f":{name}" if name else "")
         return given
 
     @property
@@ -218,10 +218,12 @@ def read_settings(caller: Caller, kept: Mapping[str, str]) -> Settings:
     s = Settings(**{name: _read_value(name, text, caller) for name, text in given.items()})
     if s.MAX_RECORD_STEP < s.RECORD_BEGINNING:
         raise InputError("MAX_RECORD_STEP is below RECORD_BEGINNING")
-    if not s.SPLITS.split() or not {*s.SPLITS.split()} <= {"train", "test"}:
+    if sorted(s.SPLITS.split()) not in (["train"], ["test"], ["test", "train"]):
         raise InputError(f"SPLITS: expected train, test or both, got '{s.SPLITS}'")
     if s.LAUNCHER not in ("", "slurm", "local"):
         raise InputError(f"LAUNCHER: expected slurm or local, got '{s.LAUNCHER}'")
+    if s.DTYPE != "float32":
+        raise InputError(f"DTYPE: Hessians are measured in float32, got '{s.DTYPE}'")
     if s.SCREEN:
         check_name("SCREEN", s.SCREEN, SCREENS)
     s.sizes.check_rank()

@@ -38,6 +38,7 @@ from ..problems.problem import Problem, build_problem
 from ..training.params_file import Entry, IncrementalHDF5
 from ..training.recording import MATRICES
 from .keys import RecordedHessianConfig
+from .same_loss import check_same_loss
 from .sizes import DTYPE, curvature_facts
 
 TORCH_DTYPE = getattr(torch, DTYPE)
@@ -157,6 +158,7 @@ def load_recorded_hessian(config: RecordedHessianConfig) -> RecordedHessian:
     split = "test" if config.TEST_HESSIAN else "train"
     num_data = trained["NUM_HESSIAN_DATAPOINTS"]
     data_hash = _check_same_data(config, problem, split, log, unknown=bool(doubts))
+    check_same_loss(problem, split, num_data, log, config.STEP)
     operator = _operator(config, problem, split, num_data, names)
     identity = {
         "run_id": run.get("run_id", "unknown"),

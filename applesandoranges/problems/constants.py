@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .parameters import named_hash
+from .parameters import named_hash, storable
 
 
 def constants_hash(
@@ -37,6 +37,18 @@ def constants_hash(
     tensors = {name: _as_tensor(value) for name, value in found.items() if _is_array(value)}
     numbers = {name: value for name, value in found.items() if not _is_array(value)}
     return named_hash(tensors, repr(sorted(numbers.items())))
+
+
+def attribute_hashes(net: nn.Module) -> dict[str, str]:
+    """Return a hash of each attribute of a network's modules that is a number, or has some.
+
+    Parameters and buffers are none of them.
+    """
+    found = dict(_of_modules(net))
+    return {
+        name: named_hash({"": _as_tensor(value)} if _is_array(value) else {}, repr(value))
+        for name, value in found.items()
+    }
 
 
 def _of_files(sources: Collection[Path]) -> Iterator[tuple[str, Any]]:
@@ -66,4 +78,4 @@ def _is_array(value: Any) -> bool:
 def _as_tensor(value: Tensor | np.ndarray) -> Tensor:
     if isinstance(value, np.ndarray):
         return torch.as_tensor(np.array(value, dtype=value.dtype.newbyteorder("=")))
-    return value.float() if value.dtype == torch.bfloat16 else value
+    return storable(value)

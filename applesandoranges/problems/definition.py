@@ -106,18 +106,26 @@ class Definition:
 
 def is_file(problem: str) -> bool:
     """Say whether a problem's name is that of a file."""
-    return problem.partition(":")[0].endswith(".py")
+    return path_and_name(problem)[0].endswith(".py")
+
+
+def path_and_name(problem: str) -> tuple[str, str]:
+    """Return the path of a problem's file, and the name of an object in it, or an empty one."""
+    before, colon, name = problem.rpartition(":")
+    return (before, name) if colon and before.endswith(".py") else (problem, "")
 
 
 def absolute(problem: str) -> str:
     """Return the name of a problem under which it is found from every directory."""
-    path, colon, name = problem.partition(":")
-    return f"{Path(path).expanduser().resolve()}{colon}{name}" if is_file(problem) else problem
+    path, name = path_and_name(problem)
+    if not is_file(problem):
+        return problem
+    return str(Path(path).expanduser().resolve()) + (f":{name}" if name else "")
 
 
 def short_name(problem: str) -> str:
     """Return a problem's name as a part of file names."""
-    path, _, name = problem.partition(":")
+    path, name = path_and_name(problem)
     return "-".join(filter(None, (Path(path).stem, name))) if is_file(problem) else problem
 
 
@@ -128,7 +136,7 @@ def load_definition(problem: str) -> Definition:
         InputError: If there is no such file, it raises when it is imported, or lacks something; in
             one line.
     """
-    text, _, name = problem.partition(":")
+    text, name = path_and_name(problem)
     path = Path(text).expanduser().resolve()
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected one that defines a problem")

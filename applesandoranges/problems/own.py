@@ -267,6 +267,11 @@ def _network(definition: Definition) -> nn.Module:
             f"{definition.path}: network() has parameters without a shape (lazy modules); call it "
             "with data once before it is returned"
         )
+    if unknown := [type(m).__name__ for m in net.modules() if _has_more_state(m)]:
+        raise InputError(
+            f"{definition.path}: network() has modules with state that is not recorded, sparse "
+            f"buffers or get_extra_state(): {unknown[0]}; expected dense buffers and parameters"
+        )
     dtypes = {p.dtype for p in trainable(net).values()}
     if dtypes != {torch.float32}:
         found = ", ".join(sorted(map(str, dtypes))) or "none that is trained"
@@ -274,6 +279,11 @@ def _network(definition: Definition) -> nn.Module:
             f"{definition.path}: expected a network with parameters of torch.float32, got {found}"
         )
     return net
+
+
+def _has_more_state(module: nn.Module) -> bool:
+    sparse = any(b is not None and b.layout != torch.strided for b in module.buffers(recurse=False))
+    return sparse or type(module).get_extra_state is not nn.Module.get_extra_state
 
 
 class _FunctionLoss(nn.Module):

@@ -85,12 +85,15 @@ def _matches(name: str, pattern: str) -> bool:
 def untrained_state(net: nn.Module) -> dict[str, Tensor]:
     """Return a copy of the buffers (BatchNorm statistics) and frozen parameters by name.
 
-    Those of ``bfloat16``, which files do not know, are ``float32`` in it.
+    Those of dtypes that files do not know (``bfloat16``) are ``float32`` in it.
     """
-    return {
-        name: (value.float() if value.dtype == torch.bfloat16 else value).detach().clone()
-        for name, value in _untrained(net).items()
-    }
+    return {name: storable(value).detach().clone() for name, value in _untrained(net).items()}
+
+
+def storable(value: Tensor) -> Tensor:
+    """Return a tensor in a dtype that NumPy and HDF5 know: ``float32`` instead of shorter ones."""
+    is_known = value.dtype in (torch.float16, torch.float32, torch.float64)
+    return value if is_known or not value.is_floating_point() else value.float()
 
 
 def _untrained(net: nn.Module) -> dict[str, Tensor]:

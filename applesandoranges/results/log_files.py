@@ -23,13 +23,15 @@ def find_logs(where: str) -> list[Path]:
     A log that is named several times, or through links, is one log, under its first name.
 
     Args:
-        where: One path or several, separated as in ``PATH`` (by ``:``).
+        where: One path or several, separated as in ``PATH`` (by ``:``). What exists under all of
+            it as a name is one path.
 
     Raises:
         InputError: If a path does not exist or a directory has no such log.
     """
     logs: dict[Path, Path] = {}
-    for text in where.split(os.pathsep):
+    texts = [where] if Path(where).expanduser().exists() else where.split(os.pathsep)
+    for text in texts:
         path = Path(text).expanduser()
         if path.is_dir():
             found = sorted(log for log in path.rglob("*.log") if LOG_NAME.search(log.name))

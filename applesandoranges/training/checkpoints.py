@@ -9,6 +9,7 @@ and a hash over its content tells whether it was damaged since.
 from __future__ import annotations
 
 import json
+import logging
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from skerch.errors import StoreError
 from skerch.store.files import create_h5, own_dataset, reading, replacing, reserve_space
 
-from ..problems.parameters import named_hash
+from ..problems.constants import attribute_hashes
+from ..problems.parameters import named_hash, storable
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class TrainingState:
     schedule: LambdaLR
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for name, value in self.net.state_dict().items():
-            yield f"net/{name}", value
+        for name, value in {**dict(self.net.named_buffers()), **self.net.state_dict()}.items():
+            yield f"net/{name}", storable(value)  # buffers that are not persistent included
         for number, entries in self.optimizer.state_dict()["state"].items():
             for name, value in entries.items():
                 if value is not None:
@@ -53,6 +57,7 @@ class TrainingState:
             "run_id": run_id,
             "step": step,
             "learning_rates": [group["lr"] for group in self.optimizer.param_groups],
+            "attributes": attribute_hashes(self.net),
             "python_random": random.getstate(),
             "numpy_random": np.random.get_state(legacy=False),
         }
@@ -84,7 +89,7 @@ class TrainingState:
         return int(facts["step"])
 
     def _set(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        self.net.load_state_dict(_below("net/", tensors))
+        self._set_network(_below("net/", tensors), facts.get("attributes"))
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _below("optimizer/", tensors).items():
             number, _, entry = name.partition("/")
@@ -101,9 +106,29 @@ class TrainingState:
         numpy_state["state"]["key"] = np.asarray(numpy_state["state"]["key"], dtype=np.uint32)
         np.random.set_state(numpy_state)
 
+    @torch.no_grad()
+    def _set_network(self, state: dict[str, Tensor], attributes: dict[str, str] | None) -> None:
+        persistent = self.net.state_dict().keys()
+        for name, buffer in self.net.named_buffers():
+            if name not in persistent and name in state:
+                buffer.copy_(state.pop(name))
+        self.net.load_state_dict(state)
+        now = attribute_hashes(self.net)
+        if changed := _changed(now if attributes is None else attributes, now):
+            log.warning(
+                "the training changed attributes of the network that are not in its checkpoint "
+                "(%s): if they matter, its numbers are not those of one that was never stopped; "
+                "buffers (register_buffer) are in it",
+                ", ".join(changed[:5]),
+            )
+
 
 def _is_dataset(item: Any) -> bool:
     return isinstance(item, h5py.Dataset)
+
+
+def _changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    return sorted(name for name in before.keys() | now if before.get(name) != now.get(name))
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

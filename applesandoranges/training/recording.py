@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from skerch.errors import InputError
+
 from ..app import events
+from ..app.log import Log
 from ..hessian.loss import Loss
 from ..problems.parameters import parameter_vector, untrained_state
 from ..problems.problem import Problem
@@ -18,6 +21,12 @@ MATRICES = {
     "params": ("batch_parameters", "batch"),
     "gradients_train": ("train_gradient", "train"),
     "gradients_test": ("test_gradient", "test"),
+}
+#: Values of ``matrix`` in HDF5 lines of earlier versions, and what they are called now.
+FORMER_MATRICES = {
+    "params": "batch_parameters",
+    "gradients_train": "train_gradient",
+    "gradients_test": "test_gradient",
 }
 
 
@@ -46,10 +55,7 @@ class Recorder:
         params = parameter_vector(problem.net)
         self.files = {
             name: IncrementalHDF5.open_or_create(
-                run_dir / f"{run_dir.name}__{name}.h5",
-                len(params),
-                params.dtype,
-                {"run_id": run_id},
+                _path(run_dir, name), len(params), params.dtype, {"run_id": run_id}
             )
             for name in (list(MATRICES) if gradients else ["params"])
         }
@@ -83,3 +89,25 @@ class Recorder:
             gradient = Loss.of(self.problem, split, self.num_hessian).gradient()
             return file.append(gradient, {"step": step})
         return file.append(parameter_vector(net), {"step": step}, untrained_state(net))
+
+
+def check_recorded(log: Log, run_dir: Path) -> None:
+    """Raise :class:`InputError` unless the files have all steps that a log says are recorded."""
+    for name, (matrix, _) in MATRICES.items():
+        logged = {
+            body["global_step"]
+            for body in log.bodies(events.HDF5)
+            if FORMER_MATRICES.get(str(body["matrix"]), body["matrix"]) == matrix
+        }
+        path = _path(run_dir, name)
+        file = IncrementalHDF5(path)
+        there = {entry["step"] for entry in file.metadata()} if path.exists() else set()
+        if lost := sorted(logged - there):
+            raise InputError(
+                f"{path}: expected the steps that the training has recorded ({log.path}), of "
+                f"which {lost} are not there; put the file back, or train anew, without RESUME"
+            )
+
+
+def _path(run_dir: Path, name: str) -> Path:
+    return run_dir / f"{run_dir.name}__{name}.h5"

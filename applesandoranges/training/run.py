@@ -23,6 +23,7 @@ from ..problems.definition import short_name
 from ..problems.parameters import parameter_vector, state_hash, trainable, untrained_state
 from ..problems.problem import Problem, build_problem
 from .keys import RunConfig, TrainingConfig
+from .recording import FORMER_MATRICES, check_recorded
 from .settings import TrainingSettings
 
 #: Keys in which a training that goes on may differ from its beginning: where things are, and what
@@ -35,12 +36,6 @@ FREE_KEYS = {
 LONGEST_NAME = 150
 #: Validation points of a full data set, of whatever kind, before GLOBALS said how many there are.
 FORMER_NUM_VALID = 10_000
-#: Values of ``matrix`` in HDF5 lines of earlier versions, and what they are called now.
-FORMER_MATRICES = {
-    "params": "batch_parameters",
-    "gradients_train": "train_gradient",
-    "gradients_test": "test_gradient",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +235,7 @@ def _go_on(run: TrainingRun, earlier: Log, run_globals: dict[str, Any]) -> None:
     said = earlier.first(events.GLOBALS).get("data_files")
     run.problem.check_data_files(said, f"the training ({earlier.path})")
     _check_same(earlier, events.GLOBALS, run_globals, {"run_dir", "made_with"}, former)
+    check_recorded(earlier, run.run_dir)
     run.logged.update(_event_key(event.header, event.body) for event in earlier.events)
     if not run.done:
         run.log.info(events.RESUMED, {"log": run.log.path})

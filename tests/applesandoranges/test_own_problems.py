@@ -52,12 +52,14 @@ def build(name, batch_size=4, seed=1, **options):
         ("mnist_mini", False, "mnist_mini"),
         ("a/b/net.py", True, "net"),
         ("net.py:small", True, "net-small"),
+        ("a:b/net.py", True, "net"),
+        ("a:b/net.py:small", True, "net-small"),
     ],
 )
 def test_names(name, file, short):
     assert (is_file(name), short_name(name)) == (file, short)
     assert absolute(name).endswith(name)
-    assert Path(absolute(name).partition(":")[0]).is_absolute() == file
+    assert Path(absolute(name)).is_absolute() == file
 
 
 def test_a_seed_gives_the_same_network_and_order(write):

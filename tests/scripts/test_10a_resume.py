@@ -227,3 +227,47 @@ def test_a_training_that_another_process_goes_on_with_is_refused(stopped, capsys
     assert "is being written already, in another process" in capsys.readouterr().err
     assert snapshot(stopped) == before
     assert stopped.train() == 0
+
+
+def without_last(path):
+    """Put an earlier copy of a file in its place: one without the last step."""
+    file = IncrementalHDF5(path)
+    entries = [file.find(step=metadata["step"]) for metadata in file.metadata()[:-1]]
+    attributes, dim = file.attributes(), len(file.find(step=0).data)
+    path.unlink()
+    copy = IncrementalHDF5.create(path, dim, entries[0].data.dtype, attributes)
+    for entry in entries:
+        copy.append(entry.data[:, 0], entry.metadata, entry.extras)
+
+
+LOSSES = {"lost": lambda path: path.unlink(), "an earlier copy": without_last}
+
+
+@pytest.mark.parametrize(
+    ("is_done", "name", "how"),
+    [
+        (False, "params", "lost"),
+        (False, "gradients_test", "lost"),
+        (True, "gradients_train", "lost"),
+        (True, "params", "an earlier copy"),
+    ],
+)
+def test_recorded_steps_that_were_lost_are_not_passed_over(
+    tmp_path, monkeypatch, digits, capsys, is_done, name, how
+):
+    words = ["STORE_GRADS=true", "WITH_EVAL=false"]
+    pipeline = Pipeline(tmp_path, digits, 6, 12, extra=words)
+    with monkeypatch.context() as patch:
+        if not is_done:
+            stop_after(patch, 2)
+        assert pipeline.train() == (0 if is_done else 130)
+    (path,) = pipeline.run_dir.glob(f"*__{name}.h5")
+    steps = [metadata["step"] for metadata in IncrementalHDF5(path).metadata()]
+    LOSSES[how](path)
+    pipeline.extra.append(f"RESUME={pipeline.run_dir}")
+    before = snapshot(pipeline)
+    capsys.readouterr()
+    assert pipeline.train() == 2
+    lost = steps if how == "lost" else steps[-1:]
+    assert f"of which {lost} are not there; put the file back" in capsys.readouterr().err
+    assert snapshot(pipeline) == before

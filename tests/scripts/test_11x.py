@@ -473,6 +473,8 @@ def test_the_triangle_of_the_core_reaches_10d(call, tmp_path):
         ({"MEAS_PER_JOB": "0"}, "MEAS_PER_JOB: expected a whole number of at least 1"),
         ({"RECORD_BEGINNING": "2000"}, "MAX_RECORD_STEP is below RECORD_BEGINNING"),
         ({"SPLITS": "train tset"}, "SPLITS: expected train, test or both, got 'train tset'"),
+        ({"SPLITS": "train train"}, "SPLITS: expected train, test or both, got 'train train'"),
+        ({"DTYPE": "float64"}, "DTYPE: Hessians are measured in float32, got 'float64'"),
         ({"LAUNCHER": "pbs"}, "LAUNCHER: expected slurm or local, got 'pbs'"),
         ({"LOCAL_JOBS": "0"}, "LOCAL_JOBS: expected a whole number of at least 1"),
         ({"KEEP_MEASUREMENTS": "yes"}, "KEEP_MEASUREMENTS: expected true or false, got 'yes'"),

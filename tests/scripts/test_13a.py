@@ -7,6 +7,7 @@ import pytest
 from applesandoranges.figures import FIGURES, MissingInLogsError, Options, draw
 from applesandoranges.figures.masks import intersection_over_union
 from applesandoranges.results.collect import read_logs
+from applesandoranges.results.log_files import find_logs
 from skerch.errors import InputError
 from tests.conftest import run
 from tests.small_logs import (
@@ -306,3 +307,11 @@ def test_several_runs_are_named_in_the_table(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "cifar10det_3c3d, seed 12345: step 0, test" in out
     assert "cifar100_allcnnc, seed 12345: step 2000, test" in out
+
+
+def test_a_path_with_a_colon_is_one_path(tmp_path):
+    for name in ("a:b", "a", "b"):
+        analysis_log(run_directory(tmp_path / name, "mnist_mini"), 7030, 0)
+    whole, *parts = (find_logs(str(tmp_path / name)) for name in ("a:b", "a", "b"))
+    assert all(len(logs) == 1 for logs in (whole, *parts))
+    assert find_logs(f"{tmp_path / 'a'}:{tmp_path / 'b'}") == [*parts[0], *parts[1]]
