@@ -290,10 +290,12 @@ def confidence_interval(
     """
     if num < 2:
         raise InputError(f"an interval needs at least 2 estimates, got {num}")
+    if not 0 < level < 1:
+        raise InputError(f"expected a level between 0 and 1, got {level}")
     if mean <= 0:
         return 0.0, 0.0
-    factor = math.exp(float(stats.t.ppf((1 + level) / 2, num - 1)) * standard_error / mean)
-    return mean / factor, mean * factor
+    width = float(stats.t.ppf((1 + level) / 2, num - 1)) * standard_error / mean
+    return mean * math.exp(-width), mean * math.exp(width) if width < 700 else math.inf
 
 
 def scree_bounds(
@@ -321,6 +323,8 @@ def scree_bounds(
     error = error_sq[1] if isinstance(error_sq, tuple) else error_sq
     if least <= 0:
         raise InputError(f"scree bounds need a positive squared norm, got {least}")
+    if not error >= 0:
+        raise InputError(f"scree bounds need a squared error of at least 0, got {error}")
     tail = S.square().flip(0).cumsum(0).flip(0)
     upper = (tail.sqrt() + error**0.5).square() / least
     return tail / most, upper.clamp_max(1) if isinstance(frob_sq, tuple) else upper

@@ -22,6 +22,7 @@ from .linop import LinOp
 from .operands import (
     DTYPES,
     HERMITIAN,
+    Snapshot,
     attribute,
     check_dtype,
     check_product,
@@ -191,7 +192,7 @@ class AdaptedLinOp(LinOp):
                 f"{_computing(self.op, self.dtype)}; convert one of them: "
                 f"{_conversion(self.op, X.dtype)}, or X.to({self.dtype})"
             )
-        before = _version(X)
+        before = Snapshot(X)
         try:
             product = multiply(X)
         except SkerchError:
@@ -203,7 +204,7 @@ class AdaptedLinOp(LinOp):
                 f"the operator's product with a tensor {list(X.shape)} of {X.dtype} on {X.device} "
                 f"failed ({_one_line(error)}); say in what and where it computes: dtype=, device="
             ) from error
-        if _version(X) != before:
+        if not before.is_of(X):
             raise InputError(
                 "operator: expected a product that leaves its vectors as they are, got one that "
                 "changed them in place; make a new tensor of it, such as X * d for X.mul_(d)"
@@ -301,15 +302,11 @@ def _columnwise(f: Multiply) -> Multiply:
     return lambda X: torch.stack([torch.clone(f(x)) for x in X.T], dim=1)
 
 
-def _version(X: Tensor) -> int:
-    """Return how often a tensor was changed in place, where torch counts that."""
-    return 0 if X.is_inference() else X._version
-
-
 def _from_left(op: Any) -> Multiply:
     """Return ``X -> X A`` by the first way that the operator has."""
     if isinstance(op, Tensor) and op.layout != torch.strided:
-        return lambda X: (op.T @ X.T).T
+        transposed = op.to_sparse(sparse_dim=2).T  # of CSR, it is CSC, which multiplies less
+        return lambda X: (transposed @ X.T).T
     if hasattr(op, "__rmatmul__"):
         return lambda X: X @ op
     if hasattr(op, "T"):

@@ -36,7 +36,7 @@ from .core.nystrom import solve_nystrom
 from .core.orthogonal import orthogonalize
 from .core.products import innermeas_batch_torch, linmeas_batch_torch
 from .core.row_blocks import RowBlocks
-from .core.sketch import budget_beside_measurements, solve_core_seigh, solve_core_ssvd
+from .core.sketch import budget_beside_measurements, diagnosed_core_ssvd, solve_core_seigh
 from .errors import InputError
 from .operands import check_scale
 from .planning import LEAST_BLOCK
@@ -389,8 +389,8 @@ def ssvd(
     check_finite(W, "inner measurements")
     check_scale(float(W.abs().max()), torch.finfo(dtype).eps, "inner measurements")
     Q_left, Q_right = (_basis(Y, left) for Y in (Y_left, Y_right))
-    U, S, Vh = solve_core_ssvd(Q_left, Q_right, W, Phi, Psi)
-    found = Ssvd(Q_left, U, S, Vh, Q_right, num_products=2 * outer + inner)
+    core = diagnosed_core_ssvd(Q_left, Q_right, W, Phi, Psi)
+    found = Ssvd(Q_left, *core[:3], Q_right, core[3], 2 * outer + inner)
     return _made_by(found, "ssvd", dtype, outer=outer, inner=inner, seed=seed)
 
 

@@ -22,6 +22,7 @@ from .adapters import AdaptedLinOp, TorchLinOpWrapper, adapt, as_linop, check_re
 from .errors import InputError
 from .linop import LinOp
 from .operands import check_operand
+from .symmetry import check_symmetric
 from .utils import gaussian_noise
 
 __all__ = [
@@ -121,6 +122,9 @@ class DiagonalLinOp(LinOp):
 class SymmetricLinOp(LinOp):
     """Adds ``X @ A = (A @ X^T)^T`` to a symmetric operator that only knows ``A @ X``.
 
+    Raises:
+        InputError: If it is not square, or a matrix that is not symmetric.
+
     Example:
         >>> import torch
         >>> from skerch import as_linop
@@ -134,6 +138,7 @@ class SymmetricLinOp(LinOp):
         super().__init__(self.op.shape)
         if self.shape[0] != self.shape[1]:
             raise InputError(f"a symmetric operator is square, got shape {self.shape}")
+        check_symmetric(self.op.wrapped)
         self.dtype, self.device = self.op.dtype, self.op.device
 
     def _matmat(self, X: Tensor) -> Tensor:

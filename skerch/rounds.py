@@ -96,7 +96,7 @@ class Rounds:
             shared = warm_columns(warm.shape[1], num)
         start = torch.empty(D, num, dtype=self.dtype, device=self.device)
         if warm is not None:
-            start[:, :shared] = unit_columns(warm[:, :shared])
+            start[:, :shared] = unit_columns(warm[:, :shared].detach())
         fresh = SSRFT((num - shared, D), seed + 1, self.device)
         write_starting_block(fresh, start[:, shared:], self.memory_budget)
         if not shared:

@@ -31,6 +31,11 @@ from .row_blocks import RowBlocks
 
 log = logging.getLogger(__name__)
 
+#: Share of an operator outside of the bases of ``ssvd``, from which its values are not to be
+#: trusted: over seven spectra and 20 seeds, with twice as many inner as outer measurements, the
+#: largest was up to 45 times too large beyond it, and up to 2.3 times below it.
+MAX_FIT_ERROR = 0.5
+
 
 def apply_ssrft_to_columns(S: SSRFT, Y: RowBlocks) -> Tensor:
     """Return ``S Y`` (float64 ``[k, n]``), transforming as many columns at once as fit."""
@@ -234,11 +239,50 @@ def solve_core_ssvd(
         Psi: Right inner SSRFT ``[n_i, W]``.
 
     Returns:
-        ``(U, S, Vh)`` of the core, with ``S`` in descending order.
+        ``(U, S, Vh)`` of the core, with ``S`` in descending order; a warning says where they may
+        not hold, see :func:`diagnosed_core_ssvd`.
 
     Raises:
         NumericalError: If inner measurements are not finite.
     """
-    check_finite(W, "inner measurements")
-    U, S, Vh = torch.linalg.svd(core_pinv_solve(Phi @ Q_left, W, Psi @ Q_right))
+    U, S, Vh, _ = diagnosed_core_ssvd(Q_left, Q_right, W, Phi, Psi)
     return U, S, Vh
+
+
+def diagnosed_core_ssvd(
+    Q_left: Tensor, Q_right: Tensor, W: Tensor, Phi: SSRFT, Psi: SSRFT
+) -> tuple[Tensor, Tensor, Tensor, dict[str, float | str]]:
+    """Return the same, and diagnostics; warn where they say that the result may not hold.
+
+    ``core_condition`` is the larger condition number of both factors of the core. ``fit_error`` is
+    the estimated share of ``A`` in Frobenius norm that the bases do not hold: the inner
+    measurements have ``n_i^2`` numbers, the core ``r^2``, and what it cannot explain of the others
+    is that of all. Small singular values are off by it, and beyond :data:`MAX_FIT_ERROR` the
+    largest may be several times too large.
+    """
+    check_finite(W, "inner measurements")
+    left, right = Phi @ Q_left, Psi @ Q_right
+    core = core_pinv_solve(left, W, right)
+    n, r = len(W), core.shape[0]
+    diagnostics: dict[str, float | str] = {
+        "core_condition": max(float(torch.linalg.cond(factor)) for factor in (left, right))
+    }
+    if r < n:
+        unexplained = (W - left @ core @ right.T).norm() / W.norm().clamp_min(1e-300)
+        error = float(unexplained) / (1 - (r / n) ** 2) ** 0.5
+        diagnostics["fit_error"] = error
+        if error > MAX_FIT_ERROR:
+            log.warning(
+                "about %.0f %% of the operator (Frobenius norm) lie outside of the bases: singular "
+                "values may be far too large; take more outer measurements than %d",
+                100 * min(error, 1.0),
+                r,
+            )
+    elif n < min(Q_left.shape[0], Q_right.shape[0]):
+        log.warning(
+            "as many inner measurements as outer ones, %d, amplify errors and do not show them: "
+            "singular values may be far too large; take about twice as many",
+            n,
+        )
+    U, S, Vh = torch.linalg.svd(core)
+    return U, S, Vh, diagnostics

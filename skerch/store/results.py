@@ -260,7 +260,7 @@ def _joined(of_result: Mapping[str, Any], of_user: Mapping[str, Any]) -> dict[st
                 f"provenance: expected texts, numbers and truth values by name, got {name!r}: "
                 f"{value!r}"
             )
-        if of_result.get(name, value) != value:
+        if name in of_result and of_result[name] != value:
             raise InputError(
                 f"provenance: {name!r} is {of_result[name]!r} already, got {value!r}; choose "
                 "another name"

@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from skerch import as_linop, block_krylov, hmt, nystrom, seigh, ssvd
 from skerch.a_posteriori import a_posteriori_error, residual_norms
+from skerch.linops import SymmetricLinOp
 from skerch.symmetry import MAX_ASYMMETRY, check_symmetric
 from skerch.utils import InputError
 
@@ -84,6 +85,12 @@ def test_products_of_many_vectors_are_asked_for_where_there_are_some():
 
 CHANGES = {
     "block": lambda: as_linop(lambda X: X.mul_(DIAGONAL[:, None]), (D, D), F64),
+    "NumPy": lambda: as_linop(
+        lambda X: torch.as_tensor(np.multiply(X.numpy(), DIAGONAL[:, None], out=X.numpy())),
+        (D, D),
+        F64,
+    ),
+    "data": lambda: as_linop(lambda X: X.data.mul_(DIAGONAL[:, None]), (D, D), F64),
     "vector": lambda: as_linop(lambda x: x.mul_(DIAGONAL), (D, D), F64, per_vector=True),
 }
 
@@ -154,3 +161,56 @@ def test_an_operator_that_is_not_symmetric_is_a_warning(recover, caplog):
             r.message for r in caplog.records if any(word in r.message for word in words)
         ]
         assert any("not symmetric" in r.message for r in caplog.records) == bool(words)
+
+
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr", "to_sparse_csc"])
+@pytest.mark.filterwarnings("ignore:Sparse CS")
+def test_sparse_tensors_are_decomposed_whatever_their_layout(layout):
+    A = torch.zeros(50, 40, dtype=F64)
+    A[:6, 3:9] = torch.diag(torch.arange(6.0, 0, -1, dtype=F64))
+    found = ssvd(getattr(A, layout)(), 6)
+    torch.testing.assert_close(found.S, torch.arange(6.0, 0, -1, dtype=F64))
+    torch.testing.assert_close((found.left_vectors() * found.S) @ found.right_vectors().T, A)
+
+
+@pytest.mark.parametrize(
+    ("values", "sizes", "words"),
+    [
+        (torch.ones(50, dtype=F64), (3, 6), "lie outside of the bases"),
+        (0.5 ** torch.arange(50, dtype=F64), (8, 8), "as many inner measurements as outer ones, 8"),
+        (0.5 ** torch.arange(50, dtype=F64), (8, 16), None),
+        (torch.ones(8, dtype=F64), (8, 8), None),
+    ],
+    ids=["flat", "few inner ones", "enough", "all"],
+)
+def test_singular_values_that_may_be_far_too_large_come_with_a_warning(
+    caplog, values, sizes, words
+):
+    with caplog.at_level(logging.WARNING, "skerch.core.sketch"):
+        found = ssvd(torch.diag(values), *sizes)
+    assert [words in record.message for record in caplog.records] == ([True] if words else [])
+    assert found.diagnostics["core_condition"] >= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_error_of_a_fit_is_that_of_the_projection(seed):
+    generator = torch.Generator().manual_seed(seed)
+    A = torch.diag(1 / (1 + torch.arange(300, dtype=F64)))
+    A = A @ torch.linalg.qr(torch.randn(300, 300, generator=generator, dtype=F64)).Q
+    found = ssvd(A, 12, 36, seed=10 * seed)
+    P, Q = found.Q_left, found.Q_right
+    true = (A - P @ (P.T @ A @ Q) @ Q.T).norm() / A.norm()
+    assert found.diagnostics["fit_error"] == pytest.approx(float(true), rel=0.25)
+
+
+def test_a_matrix_that_is_not_symmetric_is_no_symmetric_operator():
+    with pytest.raises(InputError, match="expected a symmetric matrix"):
+        SymmetricLinOp(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+
+
+def test_a_start_that_is_differentiated_is_a_start():
+    H = torch.diag(DIAGONAL)
+    start = torch.eye(D, 5, dtype=F64)
+    found = block_krylov(H, 5, start=start.clone().requires_grad_())
+    assert not found.S.requires_grad
+    assert torch.equal(found.S, block_krylov(H, 5, start=start).S)
