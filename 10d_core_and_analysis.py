@@ -64,6 +64,9 @@ def make(config: Config, recorded: RecordedHessian) -> Recovery:
     """Return the recovery that the keys describe."""
     virtual = {LO_FMT: config.OUTER_VIRTUAL, INNER_FMT: config.INNER_VIRTUAL}
     merged = {LO_FMT: config.OUTER_MONOLITHIC, INNER_FMT: config.INNER_MONOLITHIC}
+    paths = [Path(path).resolve() for path in merged.values() if path is not None]
+    if len({*paths}) < len(paths):
+        raise InputError("OUTER_MONOLITHIC and INNER_MONOLITHIC are the same file; expected two")
     store = Store(
         virtual={fmt: Path(path) for fmt, path in virtual.items() if path is not None},
         merged={fmt: Path(path) for fmt, path in merged.items() if path is not None},

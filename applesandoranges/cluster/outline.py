@@ -92,9 +92,9 @@ def _products(experiment: Experiment, plan: Plan) -> str:
 
 def _analysis(experiment: Experiment) -> str:
     s = experiment.settings
-    if s.WITH_A_POSTERIORI == "false" and not experiment.sizes.kind.any_rounds:
+    if s.WITH_A_POSTERIORI is False and not experiment.sizes.kind.any_rounds:
         return "errors are not estimated, nor how far to read results (WITH_A_POSTERIORI=true does)"
-    if s.WITH_A_POSTERIORI == "false":
+    if s.WITH_A_POSTERIORI is False:
         return "tells how far results can be read, without more products"
     return f"tells how far results can be read, by {s.NUM_A_POSTERIORI or 30} more products each"
 

@@ -19,11 +19,14 @@ from types import MappingProxyType
 from typing import Any
 
 from skerch.errors import InputError
+from skerch.store_names import INITIAL_FLAG
 from skerch.written import decimal_number
 
+from ..app.machine import budget_bytes
 from ..app.screen import SCREENS
 from ..app.spelling import check_name
 from ..measurement.sizes import (
+    CURVATURE_NAMES,
     AccuracyConfig,
     RecoveryConfig,
     Sizes,
@@ -43,8 +46,8 @@ OF_ONE_RUN = {"OUTPUT_DIR", "RUN_DIR", "SCREEN", "VERIFY"}
 OF_TRAINING = ("RANDOM_SEED", "OPTIMIZER", "NUM_HESSIAN_DATAPOINTS", "MAX_STEPS")
 
 AT_LEAST_ONE = {
-    "BLOCK_SIZE", "LOCAL_JOBS", "MEAS_PER_JOB", "NUM_HESSIAN_DATAPOINTS", "NUM_INNER", "NUM_OUTER",
-    "NUM_PARAMS", "NUM_ROUNDS", "RECORD_EVERY",
+    "BLOCK_SIZE", "LOCAL_JOBS", "MEAS_PER_JOB", "NUM_A_POSTERIORI", "NUM_HESSIAN_DATAPOINTS",
+    "NUM_INNER", "NUM_OUTER", "NUM_PARAMS", "NUM_ROUNDS", "RECORD_EVERY", "VECTORS_PER_PRODUCT",
 }  # fmt: skip
 
 #: Two names that resemble each other as much are one, mistyped.
@@ -127,8 +130,8 @@ class Settings:
     MEAS_PER_JOB: int
     MEAS_FLAG: str = "measured"
     DTYPE: str = "float32"
-    WITH_A_POSTERIORI: str = ""
-    NUM_A_POSTERIORI: str = ""
+    WITH_A_POSTERIORI: bool | None = None
+    NUM_A_POSTERIORI: int | None = None
     SYMMETRIZE_CORE: bool = True
     EIGENVECTORS: int = 0
     TRACK: bool = False
@@ -138,8 +141,8 @@ class Settings:
     MEAS_DIR: Path | None = None
     KEEP_MEASUREMENTS: bool = False
     DEVICE: str = ""
-    VECTORS_PER_PRODUCT: str = ""
-    MEMORY_BUDGET_GB: str = ""
+    VECTORS_PER_PRODUCT: int | None = None
+    MEMORY_BUDGET_GB: float | None = None
     RECOVERY: str = "seigh"
     NUM_ROUNDS: int | None = None  # these two become what they are by default
     BLOCK_SIZE: int | None = None
@@ -224,6 +227,11 @@ def read_settings(caller: Caller, kept: Mapping[str, str]) -> Settings:
         raise InputError(f"LAUNCHER: expected slurm or local, got '{s.LAUNCHER}'")
     if s.DTYPE != "float32":
         raise InputError(f"DTYPE: Hessians are measured in float32, got '{s.DTYPE}'")
+    if s.MEAS_FLAG == INITIAL_FLAG:
+        raise InputError(f"MEAS_FLAG cannot be {INITIAL_FLAG!r}: it means not measured")
+    if s.CURVATURE:
+        check_name("CURVATURE", s.CURVATURE, CURVATURE_NAMES)
+    budget_bytes(s.MEMORY_BUDGET_GB)
     if s.SCREEN:
         check_name("SCREEN", s.SCREEN, SCREENS)
     s.sizes.check_rank()
@@ -294,9 +302,9 @@ def _read_value(name: str, text: str, caller: Caller) -> Any:
     kind = str(FIELDS[name].type)
     if kind.startswith("Path"):
         return caller.absolute(text)
-    if kind == "bool" and text not in ("true", "false"):
+    if kind.startswith("bool") and text not in ("true", "false"):
         raise InputError(f"{name}: expected true or false, got '{text}'")
-    if kind == "bool":
+    if kind.startswith("bool"):
         return text == "true"
     if kind.startswith("float"):
         return _read_fraction(name, text)

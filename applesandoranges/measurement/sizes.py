@@ -19,6 +19,9 @@ from skerch.errors import InputError
 from ..app.keys import key
 from ..app.spelling import check_name
 
+#: What CURVATURE can be; :data:`applesandoranges.hessian.operator.CURVATURES` has them.
+CURVATURE_NAMES = ("hessian", "ggn", "fisher")
+
 #: Of all measurements.
 DTYPE = "float32"
 

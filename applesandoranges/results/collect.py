@@ -34,6 +34,9 @@ LISTS = {
     "frob_Qtied^2", "frob_Qtied^2_lowest", "frob_Qtied^2_highest", "layer_sizes", "layers_mask",
     "layers_eigenspace", "layers_overlap",
 }  # fmt: skip
+#: Of these, those of counts, which are never missing; and single numbers.
+COUNTS = {"num_tied", "layer_sizes"}
+NUMBERS = {"K", "num_selected_params"}
 #: Keys that say which Hessian a line is of, or explain it.
 WHERE = ("step", "H_test", "info")
 
@@ -351,10 +354,25 @@ def _malformed(body: dict[str, Any]) -> str:
         if name in LISTS and not (
             isinstance(value, list)
             and value
-            and all(v is None or isinstance(v, (int, float)) for v in value)
+            and all((v is None and name not in COUNTS) or _is_number(v) for v in value)
         ):
             return f"{name} is no list of numbers"
+        if name in NUMBERS and not _is_number(value):
+            return f"{name} is no number"
+        if name == "usable_runs" and not _are_pairs(value):
+            return f"{name} are no pairs"
     return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+
+
+def _are_pairs(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and all(isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)) for v in value)
+    )
 
 
 def _is_complete(log: Log, result: HessianResult) -> bool:

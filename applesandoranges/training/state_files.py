@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from skerch.errors import InputError
+from skerch.utils import check_finite
 
 #: Where training programs put the state dictionary, if it is not the whole file.
 USUAL_ENTRIES = ("state_dict", "model_state_dict", "model", "net", "network")
@@ -74,6 +75,13 @@ def load_into(net: nn.Module, path: Path, entry: str | None = None) -> None:
             f"{len(unknown)} are unknown {_some(unknown)}, {len(shapes)} have another shape "
             f"{_some(shapes)}"
         )
+    for name, value in state.items():
+        if value.is_complex() or value.is_floating_point() != own[name].is_floating_point():
+            raise InputError(
+                f"{path}: expected {name} in {own[name].dtype}, found {value.dtype}: a conversion "
+                "would change it"
+            )
+        check_finite(value, f"{path}, {name}")
     net.load_state_dict(state)
 
 

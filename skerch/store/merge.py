@@ -73,7 +73,7 @@ def check_output(all_path: Path, out_path: Path, overwrite: bool, num: int | Non
         with reading(out_path) as old:
             data = own_dataset(old, DATA)
             own_dataset(old, FLAGS)
-            same = data.shape[:1] == layout.shape[:1] and data.dtype == layout.dtype
+            same = data.ndim == 2 and (data.shape[0], data.dtype) == (layout.shape[0], layout.dtype)
     except StoreError:
         same = False
     if not same:
@@ -249,7 +249,8 @@ def load_merged(
         StoreError: Otherwise; the line lists the indices or the differences.
     """
     with reading(Path(path)) as file:
-        own_dataset(file, DATA)
+        if len(shape := own_dataset(file, DATA).shape) != 2:
+            raise StoreError(f"{path}: expected merged measurements (dim, n), found shape {shape}")
         flags = own_dataset(file, FLAGS).asstr()[:]
         wrong = [i for i, flag in enumerate(flags) if flag != ok_flag]
         if wrong:

@@ -11,12 +11,14 @@ from applesandoranges.results.collect import read_logs
 from tests.small_logs import analysis_log, run_directory, training_log
 
 
-def logs_of(root, layers):
-    """Write a run with one analysis; each layer has more than the one before."""
+def logs_of(root, layers, steps=(0,)):
+    """Write a run with analyses of steps; each layer has more than the one before."""
     directory = run_directory(root, "mnist_mini")
     training_log(directory, 7030)
-    path = analysis_log(directory, 7030, 0)
-    if layers:
+    for step in steps:
+        path = analysis_log(directory, 7030, step)
+        if not layers:
+            continue
         weights = np.arange(1, layers + 1)
         body = {
             "K": 4, "layers": [f"layer{n}" for n in range(layers)],
@@ -64,3 +66,10 @@ def test_of_many_layers_the_small_ones_are_one_bar(tmp_path):
 def test_logs_without_layers_are_named(tmp_path):
     with pytest.raises(MissingInLogsError, match="10d and 12a log it"):
         draw("layers", logs_of(tmp_path, 0), Options())
+
+
+@pytest.mark.parametrize("steps", [(0, 100), (0, 100, 2000), (0, 100, 200, 2000)])
+def test_of_several_steps_the_first_and_the_last_are_drawn(tmp_path, steps):
+    figure, _ = draw("layers", logs_of(tmp_path, 3, steps), Options())
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == [f"step {step}, test, k = 4" for step in (steps[0], steps[-1])]

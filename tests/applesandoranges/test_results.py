@@ -306,6 +306,28 @@ def test_other_bodies_are_no_events(tmp_path, body):
     assert len(read_log(path).left_out) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("num_tied", [None], "list of numbers"),
+        ("core_S", [10**400], "list of numbers"),
+        ("K", "a", "number"),
+        ("num_selected_params", "7", "number"),
+        ("usable_runs", [[1]], "pairs"),
+        ("usable_runs", 7, "pairs"),
+        ("usable_runs", [["a", 2]], "pairs"),
+    ],
+)
+def test_single_numbers_and_counts_of_the_wrong_kind_are_left_out(tmp_path, name, value, what):
+    log = Writer(tmp_path, "[10d_x.py]")
+    log("RESULT", {"step": 0, "H_frob_Qtop^2": [0.1]})
+    log("RESULT", {"step": 0, name: value, "frob_Qtop^2": [0.1]})
+    logs = read_logs(str(tmp_path), 20)
+    assert "frob_Qtop^2" not in logs.results[0].quantities
+    assert f"({name} " in logs.left_out[0]
+    assert logs.left_out[0].endswith(f"no {what})")
+
+
 @pytest.mark.parametrize("value", ["x", None, {}, 3, ["a"], [[1.0]], []], ids=str)
 @pytest.mark.parametrize("name", ["core_S", "frob_Qtop^2", "largest_absparams"])
 def test_quantities_of_the_wrong_kind_are_left_out_and_named(tmp_path, name, value):

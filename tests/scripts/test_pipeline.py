@@ -476,6 +476,25 @@ def test_10d_never_overwrites_other_files(trained, analysed, capsys):
 
 
 @pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"OUTER_MONOLITHIC": "leftouter_0000000001.h5"}, "it is left alone"),
+        ({"OUTER_MONOLITHIC": "inner_MERGED.h5"}, "are the same file; expected two"),
+    ],
+    ids=["a measurement", "the same twice"],
+)
+def test_10d_merges_into_two_files_that_are_no_measurements(
+    trained, analysed, capsys, files, message
+):
+    store = trained.root / "analysed"
+    before = {path: path.read_bytes() for path in store.iterdir()}
+    words = {name: store / file for name, file in files.items()}
+    assert trained.analyse(store, **words) == 2
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in store.iterdir()} == before
+
+
+@pytest.mark.parametrize(
     "jobs",
     [
         [("0-12", 12)],

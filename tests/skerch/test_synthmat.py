@@ -129,3 +129,8 @@ class TestLowRankNoise:
 @pytest.mark.parametrize("make", [SynthMat.exp_decay, SynthMat.poly_decay])
 def test_matrices_are_square_unless_told_otherwise(make):
     assert make(rank=5).shape == (100, 100)
+
+
+@pytest.mark.parametrize("family", [SynthMat.lowrank_noise, SynthMat.exp_decay])
+def test_matrices_are_square_where_nothing_is_said(family):
+    assert family().shape == (100, 100)
