@@ -247,7 +247,7 @@ class TorchLinOpWrapper(LinOp):
     @staticmethod
     def _back(result: np.ndarray, like: Tensor) -> Tensor:
         check_real(result.dtype, "the operator's product")
-        return torch.as_tensor(np.ascontiguousarray(result)).to(like)
+        return torch.from_numpy(np.ascontiguousarray(result)).to(like)
 
 
 def _times_array(op: Any, X: Tensor) -> np.ndarray:

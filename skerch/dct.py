@@ -243,9 +243,11 @@ class DCT:
     def _twiddles(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the factors after the first pass, ``[N2, N1 // 2 + 1]``, and after the second."""
         if dtype not in self._kept:
-            k1, complex_dtype = torch.arange(self.length // 2 + 1), dtype.to_complex()
+            k1, complex_dtype = torch.arange(self.length // 2 + 1, device="cpu"), dtype.to_complex()
             twiddles = _phases(self.num, k1, self.length * self.num, complex_dtype)
-            last = _phases(1, torch.arange(self.num), self.num, torch.complex128).mul_(2**0.5)
+            last = _phases(
+                1, torch.arange(self.num, device="cpu"), self.num, torch.complex128
+            ).mul_(2**0.5)
             self._kept[dtype] = twiddles.to(self.device), last[0].to(self.device, complex_dtype)
         return self._kept[dtype]
 
@@ -315,7 +317,7 @@ class SelectedDCT:
         bins, left, groups = self._bins.numpy(force=True), np.arange(len(self._bins)), []
         while len(left):
             _, first = np.unique(bins[left], return_index=True)
-            outputs = torch.as_tensor(left[first]).to(self.device)
+            outputs = torch.from_numpy(left[first]).to(self.device)
             groups.append((outputs, self._bins[outputs]))
             left = np.delete(left, first)
         return groups
@@ -339,9 +341,9 @@ def _phases(num: int, m: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     In double precision, without multiples of ``2 pi``, on the CPU, then rounded: all devices use
     the same numbers.
     """
-    phases = torch.empty(num, len(m), dtype=dtype)
+    phases = torch.empty(num, len(m), dtype=dtype, device="cpu")
     for rows in steps(num, len(m), phases.device):
-        n = torch.arange(rows.start, rows.stop)[:, None]
+        n = torch.arange(rows.start, rows.stop, device="cpu")[:, None]
         angles = ((1 + 4 * n) * m % (4 * dim)).double().mul_(-torch.pi / (2 * dim))
         phases[rows] = torch.polar(torch.ones_like(angles), angles)
     return phases

@@ -78,7 +78,7 @@ class SSRFT(LinOp):
         if wrong:
             raise InputError(f"SSRFT row indices must lie in [0, {self.shape[0]}), got {wrong}")
         units = torch.zeros(len(idxs), self.shape[0], dtype=dtype, device=self.device)
-        units[torch.arange(len(idxs)), torch.as_tensor(list(idxs), dtype=torch.int64)] = 1
+        units[range(len(idxs)), list(idxs)] = 1
         return self.adjoint(units)
 
     # ------------------------------------------------------------------ one batch, [..., B]

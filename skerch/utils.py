@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ def uniform_noise(
         True
     """
     size = (shape,) if isinstance(shape, int) else tuple(shape)
-    return torch.rand(size, generator=_generator(seed), dtype=dtype).to(device)
+    return torch.rand(size, generator=_generator(seed), dtype=dtype, device="cpu").to(device)
 
 
 def gaussian_noise(
@@ -92,7 +93,7 @@ def gaussian_noise(
         torch.Size([2, 3])
     """
     size = (shape,) if isinstance(shape, int) else tuple(shape)
-    noise = torch.randn(size, generator=_generator(seed), dtype=dtype)
+    noise = torch.randn(size, generator=_generator(seed), dtype=dtype, device="cpu")
     return noise.mul_(std).add_(mean).to(device)
 
 
@@ -106,7 +107,7 @@ def randperm(
         >>> randperm(5, seed=0)[randperm(5, seed=0, inverse=True)].tolist()
         [0, 1, 2, 3, 4]
     """
-    permutation = torch.randperm(n, generator=_generator(seed))
+    permutation = torch.randperm(n, generator=_generator(seed), device="cpu")
     return (permutation.argsort() if inverse else permutation).to(device)
 
 
@@ -125,6 +126,11 @@ def rademacher(
     """
     uniform = uniform_noise(shape, seed, dtype=torch.float32)
     return ((uniform > 0.5).to(dtype) * 2 - 1).to(device)
+
+
+def same_memory(values: Any) -> Tensor:
+    """Return an array as a tensor on the CPU, whatever the default device; a tensor as it is."""
+    return values if isinstance(values, Tensor) else torch.from_numpy(values)
 
 
 def check_finite(values: Tensor, what: str) -> None:

@@ -316,7 +316,7 @@ def cholesky_of_basis(gram: Tensor) -> tuple[Tensor, float]:
     if not len(gram):
         return gram, 0.0
     check_finite(gram, "basis")
-    off = float((gram - torch.eye(len(gram)).to(gram)).abs().max())
+    off = float((gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).abs().max())
     if off > MAX_NON_ORTHOGONALITY:
         raise NumericalError(
             f"the stored basis is not orthonormal: V^T V is off by {off:.2g}, at most "

@@ -173,7 +173,7 @@ class _Core:
         if most == 0:
             raise NumericalError("all eigenvalues are zero: the operator vanishes on the basis")
         least = min(rank, math.ceil(LEAST_KEPT * n), most)
-        shares = torch.linspace(least / n, most / n, CANDIDATES, dtype=torch.float64)
+        shares = torch.linspace(least / n, most / n, CANDIDATES, dtype=torch.float64, device="cpu")
         errors = self._held_out(shares.tolist())
         best = int((errors <= AS_GOOD * errors.min()).nonzero().max())
         if whole or (self.is_definite and errors[-1] <= MAX_LOSS * errors[best]):
@@ -187,7 +187,7 @@ class _Core:
             shares: ``r`` as shares of the products that are not held out, ascending.
         """
         n = len(self.B)
-        squares = torch.zeros(len(shares), dtype=torch.float64)
+        squares = torch.zeros(len(shares), dtype=torch.float64, device="cpu")
         part = torch.arange(n, device=self.B.device) % min(FOLDS, n)
         for number in range(min(FOLDS, n)):
             kept, out = part != number, part == number

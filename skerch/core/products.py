@@ -17,6 +17,7 @@ from ..adapters import adapt
 from ..errors import InputError, NumericalError
 from ..operands import check_dtype
 from ..ssrft import SSRFT
+from ..utils import same_memory
 
 __all__ = [
     "InnerMeasurements",
@@ -54,7 +55,7 @@ class MatrixColumns:
         breaks = [k for k in range(1, len(idxs)) if idxs[k] != idxs[k - 1] + 1]
         runs = zip([0, *breaks], [*breaks, len(idxs)], strict=True)
         parts = [self.matrix[:, idxs[begin] : idxs[end - 1] + 1] for begin, end in runs]
-        columns = torch.cat([torch.as_tensor(part) for part in parts], dim=1)
+        columns = torch.cat([same_memory(part) for part in parts], dim=1)
         return columns.T.to(self.device, dtype).contiguous()
 
 

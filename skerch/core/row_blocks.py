@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..budget import resolve_budget, rows_within
 from ..errors import InputError
+from ..utils import same_memory
 
 
 class RowBlocks:
@@ -106,7 +107,7 @@ class RowBlocks:
 
     def stored(self, rows: slice) -> Tensor:
         """Return consecutive rows in the stored dtype, wherever they are."""
-        return torch.as_tensor(self.matrix[rows])
+        return same_memory(self.matrix[rows])
 
     def _slices(self) -> Iterator[slice]:
         for begin in range(0, self.shape[0], self.block_rows):
@@ -132,9 +133,9 @@ class RowBlocks:
         """
         if isinstance(self.matrix, Tensor):
             return self.matrix[:, begin:end].to(self.device)
-        columns = torch.empty(self.shape[0], end - begin, dtype=self.dtype)
+        columns = torch.empty(self.shape[0], end - begin, dtype=self.dtype, device="cpu")
         for rows in self._slices():
-            columns[rows] = torch.as_tensor(self.matrix[rows])[:, begin:end]
+            columns[rows] = same_memory(self.matrix[rows])[:, begin:end]
         return columns.to(self.device)
 
     def columns_within(self, cost: Callable[[int], int], what: str) -> int:
@@ -164,7 +165,7 @@ class RowBlocks:
         return isinstance(self.matrix, Tensor)
 
     def _as_float64(self, values: Any) -> Tensor:
-        return torch.as_tensor(values).to(self.device, torch.float64)
+        return same_memory(values).to(self.device, torch.float64)
 
     def t_matmul(self, *Xs: Tensor) -> Tensor:
         """Return ``Y^T [X_1 X_2 ...]`` for ``X_i`` of shape ``[D, K_i]``, in float64; one pass."""

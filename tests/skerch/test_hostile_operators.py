@@ -214,3 +214,13 @@ def test_a_start_that_is_differentiated_is_a_start():
     found = block_krylov(H, 5, start=start.clone().requires_grad_())
     assert not found.S.requires_grad
     assert torch.equal(found.S, block_krylov(H, 5, start=start).S)
+
+
+@pytest.mark.parametrize("recover", [*RECOVERIES.values(), ssvd], ids=[*RECOVERIES, "ssvd"])
+def test_the_default_device_of_torch_plays_no_role(recover):
+    expected = recover(torch.diag(DIAGONAL), 5).S
+    A = torch.diag(DIAGONAL)
+    with torch.device("meta"):  # where nothing can be computed
+        found = recover(A, 5)
+    assert torch.equal(found.S, expected)
+    assert found.S.device == A.device
