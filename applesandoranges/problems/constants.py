@@ -34,9 +34,7 @@ def constants_hash(
         found[name] = value
     for kind, module in (("net", net), ("loss", loss)):
         found |= {f"{kind}/{name}": value for name, value in _of_modules(module)}
-    tensors = {name: _as_tensor(value) for name, value in found.items() if _is_array(value)}
-    numbers = {name: value for name, value in found.items() if not _is_array(value)}
-    return named_hash(tensors, repr(sorted(numbers.items())))
+    return _hash(found)
 
 
 def attribute_hashes(net: nn.Module) -> dict[str, str]:
@@ -44,11 +42,13 @@ def attribute_hashes(net: nn.Module) -> dict[str, str]:
 
     Parameters and buffers are none of them.
     """
-    found = dict(_of_modules(net))
-    return {
-        name: named_hash({"": _as_tensor(value)} if _is_array(value) else {}, repr(value))
-        for name, value in found.items()
-    }
+    return {name: _hash({name: value}) for name, value in _of_modules(net)}
+
+
+def _hash(found: Mapping[str, Any]) -> str:
+    tensors = {name: _as_tensor(value) for name, value in found.items() if _is_array(value)}
+    numbers = {name: value for name, value in found.items() if not _is_array(value)}
+    return named_hash(tensors, repr(sorted(numbers.items())))
 
 
 def _of_files(sources: Collection[Path]) -> Iterator[tuple[str, Any]]:
@@ -64,9 +64,15 @@ def _of_files(sources: Collection[Path]) -> Iterator[tuple[str, Any]]:
 def _of_modules(root: nn.Module) -> Iterator[tuple[str, Any]]:
     for prefix, module in root.named_modules():
         for name, value in vars(module).items():
-            is_number = isinstance(value, (bool, int, float)) and name != "training"
-            if not name.startswith("_") and (is_number or _is_array(value)):
+            counts = _is_array(value) or (_is_numbers(value) and name != "training")
+            if counts and not name.startswith("_"):
                 yield f"{prefix}.{name}", value
+
+
+def _is_numbers(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_numbers, value))
+    return isinstance(value, (bool, int, float))
 
 
 def _is_array(value: Any) -> bool:

@@ -76,11 +76,12 @@ def hashed(net=None, loss=None, **others):
         {"net": Masked(torch.zeros(2), 1.0)},
         {"net": Masked(torch.ones(2), 2.0)},
         {"net": Masked(np.ones(2), 1.0)},
+        {"net": Masked(torch.ones(2), [1.0, 2.0])},
         {"loss": nn.CrossEntropyLoss(torch.ones(2))},
         {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)},
         {"scale": torch.ones((), dtype=torch.bfloat16)},
     ],
-    ids=["mask", "scale", "array", "weight", "smoothing", "attribute"],
+    ids=["mask", "scale", "array", "list", "weight", "smoothing", "attribute"],
 )
 def test_each_number_counts(other):
     assert hashed(**other) != hashed()
