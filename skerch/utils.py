@@ -129,7 +129,14 @@ def rademacher(
 
 
 def same_memory(values: Any) -> Tensor:
-    """Return an array as a tensor on the CPU, whatever the default device; a tensor as it is."""
+    """Return an array as a tensor on the CPU, whatever the default device; a tensor as it is.
+
+    Example:
+        >>> import numpy as np
+        >>> from skerch.utils import same_memory
+        >>> same_memory(np.arange(3.0))
+        tensor([0., 1., 2.], dtype=torch.float64)
+    """
     return values if isinstance(values, Tensor) else torch.from_numpy(values)
 
 

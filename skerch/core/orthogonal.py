@@ -131,7 +131,8 @@ def tsqr(Y: RowBlocks) -> OrthonormalFactor:
     For any ``Y``: directions below ``sqrt(n_o) * eps * ||Y||_2`` or :data:`MIN_DIRECTION` times
     ``||Y||_2`` are dropped. What is left is orthogonalised twice, as the first basis inherits the
     cancellation of its smallest directions [Giraud, Langou and Rozloznik, The loss of orthogonality
-    in the Gram-Schmidt orthogonalization process, 2005].
+    in the Gram-Schmidt orthogonalization process, 2005]. A product with ``Y`` cancels all the same:
+    the basis is orthonormal up to ``sqrt(n_o) eps_64`` times the condition number of what is kept.
 
     Raises:
         NumericalError: If ``Y`` is zero or not finite.

@@ -10,7 +10,13 @@ import scipy.linalg
 import torch
 
 from skerch.a_priori import check_sizes
-from skerch.core.orthogonal import cholesky_qr, householder_basis, orthogonalize, tsqr
+from skerch.core.orthogonal import (
+    MIN_DIRECTION,
+    cholesky_qr,
+    householder_basis,
+    orthogonalize,
+    tsqr,
+)
 from skerch.core.row_blocks import RowBlocks
 from skerch.core.sketch import (
     apply_ssrft_to_columns,
@@ -143,15 +149,17 @@ class TestOrthogonalize:
             assert orthonormality(Q) < 1e-10
             assert "numerical rank 13 of 16" in caplog.text
 
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", range(30))
     @pytest.mark.parametrize("decades", [0.2, 0.3, 0.4, 0.6, 1.0])
     def test_tsqr_is_orthonormal_however_fast_the_decay(self, decades, seed):
         """In float64: ``10^(-0.4 i)`` gave 0.34 when the basis was orthogonalised only once."""
         n = 40
+        condition = min(10.0 ** (decades * (n - 1)), 1 / MIN_DIRECTION)
         U, V = (torch.linalg.qr(gaussian_noise((m, n), seed + m)).Q for m in (300, n))
         Y = (U * 10.0 ** (-decades * torch.arange(n, dtype=F64))) @ V.T
         Q = basis(Y, tsqr(RowBlocks(Y)))
-        assert orthonormality(Q) < 1e-5
+        # Over 30 seeds, kernels and threads at most a fifth of that.
+        assert orthonormality(Q) < n**0.5 * torch.finfo(F64).eps * condition
         # What was dropped is what the docstring says: nothing larger than 1e-11, relatively.
         outside = Y - Q @ torch.linalg.lstsq(Q, Y).solution
         assert float(outside.norm()) < 1e-10 * float(Y.norm())
