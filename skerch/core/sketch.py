@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 #: Share of an operator outside of the bases of ``ssvd``, from which its values are not to be
 #: trusted: over seven spectra and 20 seeds, with twice as many inner as outer measurements, the
-#: largest was up to 45 times too large beyond it, and up to 2.3 times below it.
+#: largest was up to 45 times too large beyond it, and up to 2.3 times below it (a test holds 3).
 MAX_FIT_ERROR = 0.5
 
 

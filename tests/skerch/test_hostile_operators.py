@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from skerch import as_linop, block_krylov, hmt, nystrom, seigh, ssvd
 from skerch.a_posteriori import a_posteriori_error, residual_norms
+from skerch.core.sketch import MAX_FIT_ERROR
 from skerch.linops import SymmetricLinOp
 from skerch.symmetry import MAX_ASYMMETRY, check_symmetric
 from skerch.utils import InputError
@@ -224,3 +225,16 @@ def test_the_default_device_of_torch_plays_no_role(recover):
         found = recover(A, 5)
     assert torch.equal(found.S, expected)
     assert found.S.device == A.device
+
+
+@pytest.mark.parametrize("seed", range(0, 140, 7))
+def test_singular_values_without_a_warning_are_not_far_too_large(seed):
+    """At most 2.3 times with twice as many inner measurements; with the warning up to 45 times."""
+    i = torch.arange(200, dtype=F64)
+    powers = [(1 + i) ** -p for p in (0.5, 1, 2)]
+    spectra = [*powers, 0.7**i, 0.9**i, 0.05 + 0.95 * (i < 10)]
+    for S in spectra:
+        for outer in (3, 10, 20):
+            found = ssvd(torch.diag(S), outer, 2 * outer, seed)
+            if found.diagnostics["fit_error"] <= MAX_FIT_ERROR:
+                assert float(found.S[0] / S.max()) < 3
