@@ -30,6 +30,9 @@ INSTALL = (
 SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 #: The largest array has MAX_ARRAY - 1 tasks.
 MAX_ARRAY = 6
+#: A start takes about one second. One that takes this long has failed, as where somebody else took
+#: one of its ports; the next one has others.
+START_SECONDS, ATTEMPTS = 60.0, 3
 
 CONFIG = """
 ClusterName=test
@@ -162,11 +165,22 @@ class Cluster:
             self._start("slurmctld", "slurmctld", "-D", "-c")
             for node in self.nodes:
                 self.start_node(node)
-            wait_until(self.is_idle, "all nodes are idle", 60)
-        except BaseException:
+            wait_until(self.is_idle, "all nodes are idle", START_SECONDS)
+        except BaseException as error:
+            error.add_note(self.last_words())
             self.__exit__()
             raise
         return self
+
+    def last_words(self) -> str:
+        """Return which daemons run, and the ends of their logs."""
+        states = [
+            f"{name}: {'runs' if (status := daemon.poll()) is None else f'exit status {status}'}"
+            for name, daemon in self.daemons.items()
+        ]
+        logs = sorted([*self.root.glob("*.log"), *self.root.glob("*.out")])
+        ends = [f"{path.name}: {path.read_text(errors='replace')[-1000:]}" for path in logs]
+        return "\n".join(states + ends)
 
     def _configure(self) -> None:
         host = socket.gethostname().partition(".")[0]
@@ -214,10 +228,13 @@ class Cluster:
 
     def is_idle(self) -> bool:
         """Say whether all nodes are up and without jobs."""
-        done = subprocess.run(
-            ["sinfo", "-h", "-N", "-o", "%t"], env=self.environment, capture_output=True, text=True
-        )
-        return done.stdout.split() == ["idle"] * len(self.nodes)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(
+                ["sinfo", "-h", "-N", "-o", "%t"], env=self.environment, capture_output=True,
+                text=True, timeout=20,
+            )  # fmt: skip
+            return done.stdout.split() == ["idle"] * len(self.nodes)
+        return False
 
     def run(self, *command: str, **environment: str) -> str:
         """Run a client command and return what it prints."""
@@ -243,7 +260,8 @@ class Cluster:
     def __exit__(self, *exception: object) -> None:
         if "slurmctld" in self.daemons and self.daemons["slurmctld"].poll() is None:
             command = ["scancel", "-u", getpass.getuser()]
-            subprocess.run(command, env=self.environment, timeout=20, check=False)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, env=self.environment, timeout=20, check=False)
             time.sleep(0.5)
         for daemon in self.daemons.values():
             daemon.terminate()
@@ -257,6 +275,18 @@ class Cluster:
         assert self.cleaner is not None
         self.cleaner.communicate(timeout=60)
         assert self.cleaner.returncode == 0, f"{self.root} is not removed"
+
+
+def start_cluster() -> Cluster:
+    """Start a cluster; another one, on other ports, where the first does not come up in time."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            return Cluster().__enter__()
+        except TimeoutError as error:
+            if not left:
+                raise
+            print(f"{error}; trying again\n", *error.__notes__, sep="\n", file=sys.stderr)
+    raise AssertionError("not reached")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ANALYSE
 from tests.experiments import Experiment, analysis, small_environment
-from tests.slurm.cluster import INSTALL, Cluster, missing_programs, wait_until
+from tests.slurm.cluster import INSTALL, missing_programs, start_cluster, wait_until
 
 
 def pytest_runtest_setup(item):
@@ -21,8 +21,9 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(scope="session")
 def cluster():
-    with Cluster() as running:
-        yield running
+    running = start_cluster()
+    yield running
+    running.__exit__()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.script_loader import REPOSITORY
-from tests.slurm.cluster import processes_of, wait_until
+from tests.slurm import cluster
+from tests.slurm.cluster import Cluster, processes_of, wait_until
 
 pytestmark = pytest.mark.slurm
 
@@ -48,3 +49,30 @@ def test_nothing_is_left_when_the_tests_are_killed(how):
             assert not names_of(root)
         finally:
             tests.kill()
+
+
+def test_a_start_that_fails_is_tried_again(monkeypatch, capsys):
+    really, asked = Cluster.is_idle, []
+
+    def is_idle(self):
+        asked.append(self.root)
+        return self.root != asked[0] and really(self)
+
+    monkeypatch.setattr(Cluster, "is_idle", is_idle)
+    monkeypatch.setattr(cluster, "START_SECONDS", 5.0)
+    started = cluster.start_cluster()
+    try:
+        assert started.root != asked[0]
+        assert not asked[0].exists()
+        assert "slurmctld: runs" in capsys.readouterr().err
+    finally:
+        started.__exit__()
+
+
+def test_after_the_last_start_the_daemons_logs_are_shown(monkeypatch):
+    monkeypatch.setattr(Cluster, "is_idle", lambda self: False)
+    monkeypatch.setattr(cluster, "START_SECONDS", 0.5)
+    monkeypatch.setattr(cluster, "ATTEMPTS", 1)
+    with pytest.raises(TimeoutError, match="all nodes are idle") as error:
+        cluster.start_cluster()
+    assert "slurmctld.log: " in error.value.__notes__[0]
