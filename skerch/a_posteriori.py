@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats has it, too, and takes a second to import
 from torch import Tensor
 
 from .adapters import adapt, computing_in
@@ -294,7 +294,7 @@ def confidence_interval(
         raise InputError(f"expected a level between 0 and 1, got {level}")
     if mean <= 0:
         return 0.0, 0.0
-    width = float(stats.t.ppf((1 + level) / 2, num - 1)) * standard_error / mean
+    width = float(stdtrit(num - 1, (1 + level) / 2)) * standard_error / mean
     return mean * math.exp(-width), mean * math.exp(width) if width < 700 else math.inf
 
 

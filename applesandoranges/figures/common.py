@@ -29,6 +29,7 @@ SPLIT_MARKERS: dict[str, dict[str, Any]] = {
 
 #: What a quantity is and who logs it, for the line that says that it is not there.
 LOGGED_BY = {
+    "core_S": "the recovered eigenvalues, which 10d and 12a log",
     "frob_Qtop^2": "the overlap, which 10d and 12a log",
     "H_frob_Qtop^2": "the exact overlap, which 12a logs",
     "frob_Qbest^2": "the best mask, which 10d and 12a log",

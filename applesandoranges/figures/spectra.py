@@ -48,7 +48,7 @@ def draw_spectrum(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFrame:
 
     Beyond the eigenvalues that can be read, by the verdict, pale and dashed.
     """
-    tables = []
+    tables, results = [], require(results, "core_S")
     for result, style in zip(results, line_styles(len(results)), strict=True):
         S = result.array("core_S")
         rank = np.arange(1, len(S) + 1)
@@ -117,7 +117,7 @@ def overview(logs: LogSet, options: Options) -> Drawing:
 
 def exact_against_sketched(logs: LogSet, options: Options) -> Drawing:
     """Exact (broad, pale) and sketched (thin) overlap, eigenvalue errors, principal angles."""
-    results = require(logs.results, "H_frob_Qtop^2")
+    results = require(require(logs.results, "H_frob_Qtop^2"), "core_S")
     parts = by_split(results)
     figure, axes = plt.subplots(
         len(parts), 3, figsize=(14, 4.2 * len(parts)), squeeze=False, sharex="col"

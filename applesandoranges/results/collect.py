@@ -20,23 +20,12 @@ from ..subspaces.chance import chance_level
 from .log_files import find_logs, without_copies
 from .names import ERROR_OF_RANK, by_present_names, errors_by_rank
 from .runs import Run, group_by_run
+from .wellformed import do_not_fit, malformed
 
 #: Headers of result lines, with the split where the header says it.
 HEADERS = {events.RESULT: None} | {name: split for split, name in events.SPLIT_RESULTS.items()}
 #: Headers of lines that a training writes.
 TRAINING_HEADERS = (events.EVAL_ROUND, events.TRAINING_BATCH, events.FINAL_EVALUATION)
-#: Quantities that are lists of numbers.
-LISTS = {
-    "core_S", "H_eigvals", "frob_Qtop^2", "frob_Qtop^2_mag", "frob_Qtop^2_best", "frob_Qbest^2",
-    "H_frob_Qtop^2", "H_frob_Qbest^2", "largest_absparams", "scree_lower", "scree_upper",
-    "frob_Qtop^2_lowest", "frob_Qtop^2_highest", "eigval_errors_estimated", "z_scores", "num_tied",
-    "frob_Qchance^2", "frob_Qchance^2_std", "H_frob_Qchance^2", "H_frob_Qchance^2_std",
-    "frob_Qtied^2", "frob_Qtied^2_lowest", "frob_Qtied^2_highest", "layer_sizes", "layers_mask",
-    "layers_eigenspace", "layers_overlap",
-}  # fmt: skip
-#: Of these, those of counts, which are never missing; and single numbers.
-COUNTS = {"num_tied", "layer_sizes"}
-NUMBERS = {"K", "num_selected_params"}
 #: Keys that say which Hessian a line is of, or explain it.
 WHERE = ("step", "H_test", "info")
 
@@ -325,11 +314,15 @@ def _results(run: Run, log: Log, left_out: list[str]) -> list[HessianResult]:
         where = _which_hessian(event, config)
         if where is None:
             continue
-        if wrong := _malformed(event.body):
+        if wrong := malformed(event.body):
             left_out.append(f"{log.path}: a result line is not as expected ({wrong})")
             continue
         result = found.setdefault(where, HessianResult(log.path, run, where[1], where[0], recovery))
         result.take({name: v for name, v in event.body.items() if name not in WHERE})
+    for where, result in [*found.items()]:
+        if wrong := do_not_fit(result.quantities):
+            left_out.append(f"{log.path}: {result.label} is not as expected ({wrong})")
+            del found[where]
     return list(found.values())
 
 
@@ -346,33 +339,6 @@ def _which_hessian(event: Event, config: dict[str, Any]) -> tuple[str, int] | No
     test = event.body.get("H_test", config.get("TEST_HESSIAN"))
     split = HEADERS[event.header] or ("test" if test else "train")
     return (split, step) if isinstance(step, int) else None
-
-
-def _malformed(body: dict[str, Any]) -> str:
-    """Return what is wrong with the quantities of a result line; empty if nothing is."""
-    for name, value in body.items():
-        if name in LISTS and not (
-            isinstance(value, list)
-            and value
-            and all((v is None and name not in COUNTS) or _is_number(v) for v in value)
-        ):
-            return f"{name} is no list of numbers"
-        if name in NUMBERS and not _is_number(value):
-            return f"{name} is no number"
-        if name == "usable_runs" and not _are_pairs(value):
-            return f"{name} are no pairs"
-    return ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
-
-
-def _are_pairs(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, list)
-        and all(isinstance(v, list) and len(v) == 2 and all(map(_is_number, v)) for v in value)
-    )
 
 
 def _is_complete(log: Log, result: HessianResult) -> bool:

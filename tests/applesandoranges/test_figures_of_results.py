@@ -508,12 +508,13 @@ def test_metrics_along_a_training(along):
         ("eigenspace_stabilisation", "no log compares eigenspaces of two steps"),
         ("grassmannian_along_training", "no log has principal angles with the mask"),
         ("mask_stabilisation", "only one step has masks"),
+        ("overview", "no log has core_S"), ("exact_against_sketched", "no log has core_S"),
     ],
 )  # fmt: skip
 def test_what_logs_lack_is_said(tmp_path, name, message):
     log = Writer(tmp_path, "[12a_x.py]")
     log("GLOBALS", {"num_params": D})
-    body = {"step": 0, "frob_Qtop^2": [0.1], "largest_absparams": [3]}
+    body = {"step": 0, "frob_Qtop^2": [0.1], "largest_absparams": [3], "H_frob_Qtop^2": [0.1]}
     log("H_TRAIN RESULT", body)
     with pytest.raises(MissingInLogsError, match=message):
         draw(name, read_logs(str(log.path)), Options())

@@ -13,6 +13,7 @@ from applesandoranges.analysis.uncertainty import (
     KRYLOV,
     STEPPED,
     Steps,
+    _ends_of_step,
     _windowed,
     angle_bound,
     ends_of_coarser,
@@ -185,6 +186,17 @@ def test_ends_of_a_coarser_curve_grow_towards_the_last_pair():
     np.testing.assert_allclose(up, KRYLOV.towards * 0.1 * growth + KRYLOV.least)
     np.testing.assert_allclose(down, KRYLOV.against * 0.1 * growth + KRYLOV.least)
     assert up[-1] > 1.5 * up[0]
+
+
+@pytest.mark.parametrize("change", [0.1, -0.1])
+def test_ends_of_a_step_lie_further_where_it_went(change):
+    """A step that changes every k alike by a tenth: 14 % and more beyond, 4 % to the other side."""
+    curve = np.arange(1.0, 101.0)
+    down, up = _ends_of_step(curve, (1 + change) * curve, STEPPED)
+    beyond, before = (up, down) if change > 0 else (down, up)
+    growth = 0.04 * (np.arange(1, 101) / 100) ** 4
+    np.testing.assert_allclose(beyond, 0.14 + growth + 0.03)
+    np.testing.assert_allclose(before, np.full(100, 0.04 + 0.03))
 
 
 def test_without_products_there_is_no_band_of_a_sketch():

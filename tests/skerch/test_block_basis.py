@@ -68,6 +68,15 @@ class TestStartingBlock:
         assert block.ended == "accurate enough"
         assert block.provenance["round"] == 3
 
+    def test_its_name_does_not_depend_on_the_order_of_its_facts(self, tmp_path):
+        names, facts = set(), {"round": 3, "run_id": "a"}
+        for number, order in enumerate([facts, dict(reversed(facts.items()))]):
+            path = tmp_path / f"{number}.h5"
+            write_end(path, D, "accurate enough", dtype=np.dtype("f4"), provenance=order)
+            with h5py.File(path) as file:
+                names.add(read_block(file).name)
+        assert len(names) == 1
+
     def test_a_budget_that_holds_no_row_names_what_is_needed(self):
         with pytest.raises(InputError, match=f"one row needs {64 * D} bytes"):
             write_starting_block(SSRFT((N, D), 5), torch.empty(D, N), 64 * D - 1)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skerch.core.orthogonal import cholesky_qr, orthogonalize
+from skerch.core.orthogonal import cholesky_qr, orthogonalize, tsqr
 from skerch.core.row_blocks import RowBlocks
 
 pytestmark = pytest.mark.numerical
@@ -45,3 +45,15 @@ def test_the_stable_way_takes_its_place():
     assert factor.method == "tsqr"
     Q = Y @ factor.T
     assert (Q.T @ Q - torch.eye(N)).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize(("smallest", "rank"), [(4.0, 64), (0.25, 63)])
+def test_a_direction_counts_above_the_round_off_of_what_is_stored(smallest, rank):
+    """``sqrt(n) eps ||Y||``: the norm of the rounding errors of ``n`` columns of the same norm."""
+    n = 64
+    threshold = n**0.5 * torch.finfo(torch.float32).eps
+    generator = torch.Generator().manual_seed(0)
+    U = torch.linalg.qr(torch.randn(D, n, dtype=torch.float64, generator=generator)).Q
+    S = torch.ones(n, dtype=torch.float64)
+    S[-1] = smallest * threshold
+    assert tsqr(RowBlocks((U * S).float())).T.shape[1] == rank
