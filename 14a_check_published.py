@@ -37,6 +37,7 @@ with starting(__name__, Config):  # --help and wrong keys end here, before PyTor
     from rich.console import Console
 
     from applesandoranges.app.log import file_stamp
+    from applesandoranges.app.screen import say
     from applesandoranges.figures.style import save_figure
     from applesandoranges.problems.datasets import load_dataset
     from applesandoranges.problems.registry import PROBLEMS
@@ -151,6 +152,8 @@ def main(config: Config) -> None:
     where = config.LOGS or config.LOG or str(run_exhaustive(config, directory))
     heartbeat.doing(f"reading {where}")
     logs = read_logs(where)
+    for line in logs.left_out:
+        say(f"left out: {line}", sys.stderr)
     run = published_run(logs)
     steps, splits = choose(config, run)
     chosen = [r for r in logs.results if r.step in steps and r.split in splits]

@@ -20,7 +20,7 @@ from ..subspaces.chance import chance_level
 from .log_files import find_logs, without_copies
 from .names import ERROR_OF_RANK, by_present_names, errors_by_rank
 from .runs import Run, group_by_run
-from .wellformed import do_not_fit, malformed
+from .wellformed import malformed, unfitting
 
 #: Headers of result lines, with the split where the header says it.
 HEADERS = {events.RESULT: None} | {name: split for split, name in events.SPLIT_RESULTS.items()}
@@ -319,10 +319,10 @@ def _results(run: Run, log: Log, left_out: list[str]) -> list[HessianResult]:
             continue
         result = found.setdefault(where, HessianResult(log.path, run, where[1], where[0], recovery))
         result.take({name: v for name, v in event.body.items() if name not in WHERE})
-    for where, result in [*found.items()]:
-        if wrong := do_not_fit(result.quantities):
-            left_out.append(f"{log.path}: {result.label} is not as expected ({wrong})")
-            del found[where]
+    for result in found.values():
+        for name, wrong in unfitting(result.quantities).items():
+            left_out.append(f"{log.path}: {name} of {result.label} is not as expected ({wrong})")
+            del result.quantities[name]
     return list(found.values())
 
 

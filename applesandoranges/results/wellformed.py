@@ -17,11 +17,10 @@ LISTS = {
 #: Of these, those of counts, which are never missing; and single numbers.
 COUNTS = {"num_tied", "layer_sizes"}
 NUMBERS = {"K", "num_selected_params"}
-#: Curves by rank, with those that have a value for each value of theirs.
+#: Curves by rank, with those that are drawn about them, value by value.
 OF_CURVES = {
     "frob_Qtop^2": (
-        "core_S", "frob_Qtop^2_lowest", "frob_Qtop^2_highest", "frob_Qchance^2",
-        "frob_Qchance^2_std",
+        "frob_Qtop^2_lowest", "frob_Qtop^2_highest", "frob_Qchance^2", "frob_Qchance^2_std",
     ),
     "H_frob_Qtop^2": ("H_frob_Qchance^2", "H_frob_Qchance^2_std"),
 }  # fmt: skip
@@ -43,16 +42,17 @@ def malformed(body: Mapping[str, Any]) -> str:
     return ""
 
 
-def do_not_fit(quantities: Mapping[str, Any]) -> str:
-    """Return which quantities of one Hessian do not fit its overlap; empty if all do."""
+def unfitting(quantities: Mapping[str, Any]) -> dict[str, str]:
+    """Return the quantities that cannot be drawn about the curve that they belong to, and why."""
+    found = {}
     for curve, others in OF_CURVES.items():
         if curve not in quantities:
             continue
-        num = len(quantities[curve])
-        for name in others:
-            if name in quantities and len(quantities[name]) != num:
-                return f"{name} has {len(quantities[name])} values, expected {num} as {curve}"
-    return ""
+        expected = len(quantities[curve])
+        for name in filter(quantities.__contains__, others):
+            if (num := len(quantities[name])) != expected:
+                found[name] = f"{num} values, expected {expected} as {curve}"
+    return found
 
 
 def _is_number(value: Any) -> bool:

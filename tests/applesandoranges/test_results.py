@@ -339,16 +339,17 @@ def test_quantities_of_the_wrong_kind_are_left_out_and_named(tmp_path, name, val
     assert f"{log.path}: a result line is not as expected ({name} is no list" in logs.left_out[0]
 
 
-@pytest.mark.parametrize("name", ["core_S", "frob_Qchance^2_std", "frob_Qtop^2_lowest"])
-def test_quantities_that_do_not_fit_the_overlap_leave_its_hessian_out(tmp_path, name):
+@pytest.mark.parametrize("name", ["frob_Qchance^2_std", "frob_Qtop^2_lowest"])
+def test_what_does_not_fit_the_overlap_is_left_out_and_named(tmp_path, name):
     log = Writer(tmp_path, "[10d_x.py]")
     for step in (0, 1):
         log("RESULT", {"step": step, "frob_Qtop^2": [0.1, 0.2, 0.3]})
         log("RESULT", {"step": step, name: [1, 2] if step else [1, 2, 3]})
     logs = read_logs(str(tmp_path), 20)
-    assert [result.step for result in logs.results] == [0]
-    expected = f"({name} has 2 values, expected 3 as frob_Qtop^2)"
-    assert logs.left_out == [f"{log.path}: step 1, train is not as expected {expected}"]
+    assert [name in result.quantities for result in logs.results] == [True, False]
+    assert [len(result.overlap_table()) for result in logs.results] == [3, 3]
+    expected = "is not as expected (2 values, expected 3 as frob_Qtop^2)"
+    assert logs.left_out == [f"{log.path}: {name} of step 1, train {expected}"]
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,15 @@ def test_one_number_of_a_hessian_that_is_off_fails(check, capsys, step, test, na
     assert "All published" not in output
 
 
+def test_what_cannot_be_read_is_named_and_not_called_published(check, capsys):
+    assert check(change(published_events("mnist_mini"), "core_S", ["x"], None, 400, False)) == 0
+    output, error = capsys.readouterr()
+    assert "left out: " in error
+    assert "(core_S is no list of numbers)" in error
+    assert "Not compared, as the logs lack it: " in output
+    assert "All published" not in output
+
+
 @pytest.mark.parametrize(
     ("header", "name", "step", "new"),
     [
