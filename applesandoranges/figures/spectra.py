@@ -48,8 +48,11 @@ def draw_spectrum(ax: Axes, results: Sequence[HessianResult]) -> pd.DataFrame:
 
     Beyond the eigenvalues that can be read, by the verdict, pale and dashed.
     """
-    tables, results = [], require(results, "core_S")
+    require(results, "core_S")
+    tables = []
     for result, style in zip(results, line_styles(len(results)), strict=True):
+        if "core_S" not in result.quantities:  # its colour is that of its overlap
+            continue
         S = result.array("core_S")
         rank = np.arange(1, len(S) + 1)
         known, below = _known_eigenvalues(result, len(S)), S < 0

@@ -520,6 +520,18 @@ def test_what_logs_lack_is_said(tmp_path, name, message):
         draw(name, read_logs(str(log.path)), Options())
 
 
+def test_a_hessian_without_eigenvalues_keeps_its_colour_for_the_others(tmp_path):
+    log = Writer(tmp_path, "[10d_x.py]")
+    log("GLOBALS", {"num_params": D})
+    for step in (0, 1):
+        log("RESULT", {"step": step, "frob_Qtop^2": [0.1, 0.2]})
+    log("RESULT", {"step": 1, "core_S": [2.0, 1.0]})
+    figure, tables = draw("overview", read_logs(str(log.path)), Options())
+    assert set(tables["spectrum"]["step"]) == {1}
+    overlap, spectrum = (ax.get_lines() for ax in figure.axes[:2])
+    assert spectrum[0].get_color() == overlap[1].get_color() != overlap[0].get_color()
+
+
 def test_parts_are_the_whole_where_there_is_one_run(logs):
     assert [label for label, _ in parts("overview", logs)] == [""]
     assert CHANCE not in COLOURS

@@ -166,8 +166,11 @@ class Cluster:
             for node in self.nodes:
                 self.start_node(node)
             wait_until(self.is_idle, "all nodes are idle", START_SECONDS)
-        except BaseException as error:
-            error.add_note(self.last_words())
+        except TimeoutError as error:
+            words = self.last_words()
+            self.__exit__()
+            raise TimeoutError(f"{error}\n{words}") from None
+        except BaseException:
             self.__exit__()
             raise
         return self
@@ -285,7 +288,7 @@ def start_cluster() -> Cluster:
         except TimeoutError as error:
             if not left:
                 raise
-            print(f"{error}; trying again\n", *error.__notes__, sep="\n", file=sys.stderr)
+            print(f"trying again: {error}", file=sys.stderr)
     raise AssertionError("not reached")
 
 
