@@ -16,6 +16,7 @@ import torch
 
 from applesandoranges.analysis.exact import dense_matrix, exact_eigh
 from applesandoranges.app.keys import parse_config, run_script
+from applesandoranges.hessian import engines
 from applesandoranges.measurement.recorded_hessian import (
     RecordedHessianConfig,
     load_recorded_hessian,
@@ -141,6 +142,18 @@ class Pipeline:
 
     def logs(self, script: str) -> list[Path]:
         return sorted(p for p in self.run_dir.iterdir() if f"[{script}]" in p.name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_trials():
+    """Choose between the engines after a few vectors: which one is faster is for benchmarks.
+
+    Gives what it replaces.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        replaced = engines.TRIAL_SECONDS
+        patch.setattr(engines, "TRIAL_SECONDS", 0)
+        yield replaced
 
 
 @pytest.fixture(scope="session")

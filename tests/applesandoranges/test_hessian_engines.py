@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from applesandoranges.hessian import engines
 from applesandoranges.hessian.engines import (
     ENGINES,
     TRIAL_VECTORS,
@@ -144,7 +145,12 @@ def test_an_engine_that_does_not_fit_is_not_taken():
     assert H.plan.seconds.keys() == {H.plan.engine}
 
 
-def test_a_slow_first_trial_does_not_decide(monkeypatch):
+@pytest.fixture
+def full_trials(monkeypatch, short_trials):
+    monkeypatch.setattr(engines, "TRIAL_SECONDS", short_trials)
+
+
+def test_a_slow_first_trial_does_not_decide(monkeypatch, full_trials):
     """Made-up times: the first whole block of vmap is slow, and one of its repetitions."""
     times = {
         ("vmap", TRIAL_VECTORS): [0.01],
@@ -158,7 +164,7 @@ def test_a_slow_first_trial_does_not_decide(monkeypatch):
     assert plan.seconds["vmap"] / plan.seconds["graph"] == pytest.approx(0.08 / 0.2)
 
 
-def test_slow_trials_are_not_repeated(monkeypatch):
+def test_slow_trials_are_not_repeated(monkeypatch, full_trials):
     times = {"vmap": [0.1, 0.6], "graph": [0.7]}
     monkeypatch.setattr(_Trial, "_time", lambda self, engine, num: times[engine].pop(0))
     plan = wide_hessian(settings("auto", vectors=8)).plan

@@ -72,6 +72,7 @@ def test_every_problem_ends_in_figures(tmp_path, capsys, problem, dim):
     assert table["chance_std"].isna().all()  # published logs do not say how random masks spread
 
 
+@pytest.mark.xdist_group("several_runs")
 @pytest.mark.parametrize(("problem", "dim"), PROBLEMS.items())
 def test_no_run_is_mixed_with_another(several, problem, dim):
     table = pd.read_csv(several / "overlap_over_k_overlap.csv")
@@ -81,6 +82,7 @@ def test_no_run_is_mixed_with_another(several, problem, dim):
     np.testing.assert_allclose(step_2000["chance"], k / dim)
 
 
+@pytest.mark.xdist_group("several_runs")
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_figures_of_one_run_are_as_many_as_runs(several, problem):
     name = f"mask_stabilisation__{problem}_seed_12345"
@@ -91,6 +93,7 @@ def test_figures_of_one_run_are_as_many_as_runs(several, problem):
     assert between["iou"].tolist() == [0, 0]  # 0 ... 7 and 2000 ... 2007
 
 
+@pytest.mark.xdist_group("several_runs")
 def test_times_of_all_networks_stand_in_one_figure(several):
     table = pd.read_csv(several / "run_times_seconds.csv")
     total = table[table["stage"] == "all measurements, in sequence"]

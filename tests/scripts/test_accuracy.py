@@ -26,6 +26,9 @@ NEXT = "10e_next_krylov_block.py"
 RANK, BLOCK, PLANNED = 2, 30, 6
 SIZES = {"RECOVERY": "krylov", "NUM_ROUNDS": PLANNED, "BLOCK_SIZE": BLOCK, "NUM_OUTER": RANK}
 
+# What is measured for several tests is measured once.
+pytestmark = pytest.mark.xdist_group("accuracy")
+
 
 @pytest.mark.parametrize(
     ("error", "before", "reached", "more"),

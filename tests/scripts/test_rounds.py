@@ -31,6 +31,9 @@ SIZES = {
 }
 ROUNDS = {"krylov": 3, "hmt": 2}
 
+# What is measured for several tests is measured once.
+pytestmark = pytest.mark.xdist_group("rounds")
+
 
 def lay_out(trained, name, block_size):
     store = trained.root / name
