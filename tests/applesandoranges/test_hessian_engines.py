@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from applesandoranges.hessian import engines
 from applesandoranges.hessian.engines import (
     ENGINES,
     TRIAL_VECTORS,
@@ -19,6 +18,12 @@ from skerch.utils import InputError, gaussian_noise
 from tests.applesandoranges.test_hessian import CASES, SIZES, dense_hessian
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def timed_engines(monkeypatch, fixed_engines):
+    """Time them, which other tests do not."""
+    monkeypatch.setattr(_Trial, "_time", fixed_engines)
 
 
 class PartlyLinear(nn.Module):
@@ -145,12 +150,7 @@ def test_an_engine_that_does_not_fit_is_not_taken():
     assert H.plan.seconds.keys() == {H.plan.engine}
 
 
-@pytest.fixture
-def full_trials(monkeypatch, short_trials):
-    monkeypatch.setattr(engines, "TRIAL_SECONDS", short_trials)
-
-
-def test_a_slow_first_trial_does_not_decide(monkeypatch, full_trials):
+def test_a_slow_first_trial_does_not_decide(monkeypatch):
     """Made-up times: the first whole block of vmap is slow, and one of its repetitions."""
     times = {
         ("vmap", TRIAL_VECTORS): [0.01],
@@ -164,7 +164,7 @@ def test_a_slow_first_trial_does_not_decide(monkeypatch, full_trials):
     assert plan.seconds["vmap"] / plan.seconds["graph"] == pytest.approx(0.08 / 0.2)
 
 
-def test_slow_trials_are_not_repeated(monkeypatch, full_trials):
+def test_slow_trials_are_not_repeated(monkeypatch):
     times = {"vmap": [0.1, 0.6], "graph": [0.7]}
     monkeypatch.setattr(_Trial, "_time", lambda self, engine, num: times[engine].pop(0))
     plan = wide_hessian(settings("auto", vectors=8)).plan

@@ -34,7 +34,7 @@ from skerch.store.merge import verify_merged
 from skerch.store_names import INITIAL_FLAG
 from skerch.utils import InputError, StoreError
 from tests.conftest import ANALYSE, MEASURE, TRAIN, Pipeline
-from tests.faults.processes import ONE_VECTOR_PER_PRODUCT, SignalAt, finish, start
+from tests.faults.processes import SAME_NUMBERS, SignalAt, finish, start
 
 OUTER, INNER = 6, 12
 RECORD = [0, 2, 3, 7]
@@ -77,7 +77,7 @@ def train_words(directory: Path, pipeline: Pipeline) -> list[str]:
 
 def measure_words(pipeline: Pipeline, store: Path) -> list[str]:
     # Otherwise a measurement depends, in its last bits, on those that share its product.
-    return pipeline.measurement_words(store, STEP=2, **ONE_VECTOR_PER_PRODUCT)
+    return pipeline.measurement_words(store, STEP=2, **SAME_NUMBERS)
 
 
 class Stage(ABC):

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from skerch.__main__ import main as skerch
 from skerch.store.measurements import DistributedHDF5
@@ -12,7 +13,7 @@ from skerch.store.merge import load_merged, verify_merged
 from tests import damage
 from tests.conftest import ANALYSE, MEASURE, Pipeline
 from tests.faults.conftest import results
-from tests.faults.processes import ONE_VECTOR_PER_PRODUCT, start, start_together
+from tests.faults.processes import SAME_NUMBERS, start, start_together
 from tests.faults.trees import tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults_concurrent")]
@@ -29,12 +30,21 @@ def pipeline(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def stores(pipeline):
+def one_thread():
+    """As in the processes that are started: sums over more threads end in other digits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def stores(pipeline, one_thread):
     """The measured stores of steps 0 and 2."""
     found = {}
     for step in (0, 2):
         found[step] = pipeline.lay_out(f"step{step}")
-        assert pipeline.measure(found[step], STEP=step, **ONE_VECTOR_PER_PRODUCT) == 0
+        assert pipeline.measure(found[step], STEP=step, **SAME_NUMBERS) == 0
     return found
 
 
@@ -51,7 +61,7 @@ def merge_words(store, out, name="leftouter"):
 def test_two_processes_measure_the_same_indices(pipeline, stores, tmp_path):
     store = tmp_path / "store"
     shutil.copytree(stores[2], store)  # stale: each process has to replace every measurement
-    words = [MEASURE, *pipeline.measurement_words(store, STEP=0, **ONE_VECTOR_PER_PRODUCT)]
+    words = [MEASURE, *pipeline.measurement_words(store, STEP=0, **SAME_NUMBERS)]
     processes = start_together([words, words], tmp_path)
     for process in processes:
         process.join()
@@ -67,7 +77,7 @@ def test_one_merges_while_another_measures(pipeline, stores, tmp_path, capsys):
     """A merge gives the Hessian of before or the one of after, or it is refused."""
     store = tmp_path / "store"
     shutil.copytree(stores[2], store)
-    words = [MEASURE, *pipeline.measurement_words(store, STEP=0, **ONE_VECTOR_PER_PRODUCT)]
+    words = [MEASURE, *pipeline.measurement_words(store, STEP=0, **SAME_NUMBERS)]
     expected = {step: columns(stores[step]) for step in stores}
     process, merges = start(words, tmp_path / "terminal"), []
     alive = True
@@ -135,7 +145,7 @@ def test_two_processes_repair_the_same_measurement(pipeline, stores, tmp_path, h
     store = tmp_path / "store"
     shutil.copytree(stores[0], store)
     harm(store / "leftouter_0000000005.h5")
-    words = [MEASURE, *pipeline.measurement_words(store, **ONE_VECTOR_PER_PRODUCT)]
+    words = [MEASURE, *pipeline.measurement_words(store, **SAME_NUMBERS)]
     processes = start_together([words, words], tmp_path)
     for process in processes:
         process.join()
@@ -146,22 +156,22 @@ def test_two_processes_repair_the_same_measurement(pipeline, stores, tmp_path, h
 @pytest.mark.parametrize("allowed", [False, True], ids=["ours", "of other tools"])
 def test_two_analyses_while_a_third_job_measures(pipeline, stores, tmp_path, allowed):
     """Each gives the Hessian that it was asked for, or says in one line why it cannot."""
-    expected = {}
+    expected, engine = {}, {"HVP_ENGINE": SAME_NUMBERS["HVP_ENGINE"]}
     for step, source in stores.items():
         store = tmp_path / f"undisturbed{step}"
         shutil.copytree(source, store)
-        assert pipeline.analyse(store, STEP=step) == 0
+        assert pipeline.analyse(store, STEP=step, **engine) == 0
         expected[step] = results(pipeline.logs(ANALYSE)[-1])
     store = tmp_path / "store"
     shutil.copytree(stores[0], store)
     if allowed:
         for path in store.glob("*_0*.h5"):
             damage.without_attributes(path)
-    words = {"ALLOW_UNKNOWN_PROVENANCE": allowed}
+    words = {"ALLOW_UNKNOWN_PROVENANCE": allowed, **engine}
     commands = [
         [ANALYSE, *pipeline.analysis_words(store, **words)],
         [ANALYSE, *pipeline.analysis_words(store, STEP=2, **words)],
-        [MEASURE, *pipeline.measurement_words(store, STEP=2, **ONE_VECTOR_PER_PRODUCT)],
+        [MEASURE, *pipeline.measurement_words(store, STEP=2, **SAME_NUMBERS)],
     ]
     before = set(pipeline.logs(ANALYSE))
     processes = start_together(commands, tmp_path)
@@ -177,5 +187,5 @@ def test_two_analyses_while_a_third_job_measures(pipeline, stores, tmp_path, all
         if "Analysis done" in log.read_text():
             step = 2 if "__step=2__" in log.name else 0
             assert results(log) == expected[step]
-    assert pipeline.analyse(store, STEP=2) == 0
+    assert pipeline.analyse(store, STEP=2, **engine) == 0
     assert results(pipeline.logs(ANALYSE)[-1]) == expected[2]

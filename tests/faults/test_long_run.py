@@ -9,7 +9,7 @@ import pytest
 from applesandoranges.app import log as jsonlog
 from skerch.store.measurements import DistributedHDF5
 from tests.conftest import MEASURE, Pipeline
-from tests.faults.processes import ONE_VECTOR_PER_PRODUCT, finish
+from tests.faults.processes import SAME_NUMBERS, finish
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def test_memory_and_open_files_stay_constant(trained, tmp_path):
     pipeline = Pipeline(tmp_path, trained.datasets, 500, BLOCKS)
     trained.copy_training(tmp_path / "output" / trained.run_dir.name)
     store, samples = pipeline.lay_out(), tmp_path / "samples.json"
-    words = pipeline.measurement_words(store, **ONE_VECTOR_PER_PRODUCT)
+    words = pipeline.measurement_words(store, **SAME_NUMBERS)
     assert finish([MEASURE, *words], tmp_path / "terminal", Sample(samples)) == 0
     memory, files = zip(*json.loads(samples.read_text()), strict=True)
     assert len(memory) == BLOCKS

@@ -12,7 +12,7 @@ from applesandoranges.app.log import read_log
 from skerch.store.measurements import DistributedHDF5
 from skerch.store_names import INITIAL_FLAG
 from tests.conftest import ANALYSE, MEASURE, TRAIN, Pipeline
-from tests.faults.processes import ONE_VECTOR_PER_PRODUCT, SignalAt, finish, start
+from tests.faults.processes import SAME_NUMBERS, SignalAt, finish, start
 from tests.faults.trees import tree
 from tests.script_loader import REPOSITORY
 
@@ -69,7 +69,7 @@ def test_10c(tmp_path, trained, number, name, status):
     (log,) = run_dir.glob("*[[]10a*.log")
     words = trained.measurement_words(
         store, TRAINING_LOGPATH=log, NUM_OUTER=3, NUM_INNER=300,
-        MEASUREMENT_IDXS=list(range(300)), **ONE_VECTOR_PER_PRODUCT,
+        MEASUREMENT_IDXS=list(range(300)), **SAME_NUMBERS,
     )  # fmt: skip
     found, text = interrupt(
         [MEASURE, *words, "SCREEN=json"], tmp_path, number, "Measurement successful!"
