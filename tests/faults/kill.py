@@ -175,7 +175,7 @@ class Analysing(Stage):
 
     def words(self, directory: Path) -> list[str]:
         (log,) = (directory / "run").glob("*[[]10a*.log")
-        words = {"STEP": 2, "TRAINING_LOGPATH": log}
+        words = {"STEP": 2, "TRAINING_LOGPATH": log, **SAME_NUMBERS}
         return [ANALYSE, *self.materials.pipeline.analysis_words(directory / "store", **words)]
 
     def check(self, directory: Path) -> None:

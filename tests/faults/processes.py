@@ -26,8 +26,8 @@ from tests.conftest import run
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.faults.warm"])
 
-#: Keys of 10c that make its numbers independent of what is measured at the same time, and of which
-#: engine happens to be faster.
+#: Keys of 10c and 10d that make their numbers independent of what runs at the same time, and of
+#: which engine happens to be faster.
 SAME_NUMBERS = {"VECTORS_PER_PRODUCT": 1, "HVP_ENGINE": "vmap"}
 
 #: Called in the new process before the command.

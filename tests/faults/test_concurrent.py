@@ -125,7 +125,7 @@ def test_two_merges_at_once_give_one_right_file(stores, tmp_path, round_):
 def test_two_analyses_at_once(pipeline, stores, tmp_path):
     store = tmp_path / "store"
     shutil.copytree(stores[0], store)
-    words = [ANALYSE, *pipeline.analysis_words(store)]
+    words = [ANALYSE, *pipeline.analysis_words(store, **SAME_NUMBERS)]
     processes = start_together([words, words], tmp_path)
     for process in processes:
         process.join()
@@ -156,18 +156,18 @@ def test_two_processes_repair_the_same_measurement(pipeline, stores, tmp_path, h
 @pytest.mark.parametrize("allowed", [False, True], ids=["ours", "of other tools"])
 def test_two_analyses_while_a_third_job_measures(pipeline, stores, tmp_path, allowed):
     """Each gives the Hessian that it was asked for, or says in one line why it cannot."""
-    expected, engine = {}, {"HVP_ENGINE": SAME_NUMBERS["HVP_ENGINE"]}
+    expected = {}
     for step, source in stores.items():
         store = tmp_path / f"undisturbed{step}"
         shutil.copytree(source, store)
-        assert pipeline.analyse(store, STEP=step, **engine) == 0
+        assert pipeline.analyse(store, STEP=step, **SAME_NUMBERS) == 0
         expected[step] = results(pipeline.logs(ANALYSE)[-1])
     store = tmp_path / "store"
     shutil.copytree(stores[0], store)
     if allowed:
         for path in store.glob("*_0*.h5"):
             damage.without_attributes(path)
-    words = {"ALLOW_UNKNOWN_PROVENANCE": allowed, **engine}
+    words = {"ALLOW_UNKNOWN_PROVENANCE": allowed, **SAME_NUMBERS}
     commands = [
         [ANALYSE, *pipeline.analysis_words(store, **words)],
         [ANALYSE, *pipeline.analysis_words(store, STEP=2, **words)],
@@ -187,5 +187,5 @@ def test_two_analyses_while_a_third_job_measures(pipeline, stores, tmp_path, all
         if "Analysis done" in log.read_text():
             step = 2 if "__step=2__" in log.name else 0
             assert results(log) == expected[step]
-    assert pipeline.analyse(store, STEP=2, **engine) == 0
+    assert pipeline.analyse(store, STEP=2, **SAME_NUMBERS) == 0
     assert results(pipeline.logs(ANALYSE)[-1]) == expected[2]

@@ -19,7 +19,7 @@ from tests.faults.disks import (
     mount,
     unmount,
 )
-from tests.faults.processes import finish, limit_open_files, without_privileges
+from tests.faults.processes import SAME_NUMBERS, finish, limit_open_files, without_privileges
 from tests.faults.trees import tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults_resources")]
@@ -39,10 +39,10 @@ def test_more_measurements_than_files_may_be_open(trained, tmp_path):
         words = ["--shape", "7030,7030", "--outer", 70, "--inner", 300, "--sym"]
         commands = (
             ["skerch", "create_hdf5_layout", "--hdf5dir", store, *words],
-            [MEASURE, *pipeline.measurement_words(store)],
+            [MEASURE, *pipeline.measurement_words(store, **SAME_NUMBERS)],
             ["skerch", "merge_hdf5", "--in_path", store / "inner_ALL.h5", "--out_path",
              store / "inner_MERGED.h5", "--ok_flag", "measured"],
-            [ANALYSE, *pipeline.analysis_words(store)],
+            [ANALYSE, *pipeline.analysis_words(store, **SAME_NUMBERS)],
             ["skerch", "inspect", store, "--verify"],
         )  # fmt: skip
         for command in commands:
