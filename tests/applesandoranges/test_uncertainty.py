@@ -169,6 +169,15 @@ def test_eigenvalues_that_are_right_on_average_show_by_the_norm():
     assert errors_by_step(steps).tolist() == pytest.approx([error, 2 * error])
 
 
+def test_eigenvalues_that_are_too_small_show_by_the_product():
+    """``x^T y`` is twice ``||x||^2``, and y is 1.1 times as long: the product tells more."""
+    rows, one = torch.zeros(2, 1, dtype=F64), torch.ones(1, dtype=F64)
+    groups = torch.zeros(1, dtype=torch.long)
+    steps = Steps([range(0, 2)], groups, rows, rows, one, 1.21 * one, 2 * one)
+    error = EIGENVALUE_FACTOR + EIGENVALUE_LEAST
+    assert errors_by_step(steps).tolist() == pytest.approx([error, 2 * error])
+
+
 def test_a_window_reaches_as_far_to_both_sides():
     """Two to each side at first, then a fifth of k; as far as there are values."""
     values = np.arange(20.0)

@@ -145,6 +145,31 @@ def test_wrong_input_is_one_line_and_status_2(tmp_path, capsys, argv, message):
     assert [p.name for p in used.iterdir()] == ["notes"]
 
 
+WHOLE_COMMANDS = {
+    "create_hdf5_layout": ["--hdf5dir", "m", "--shape", "9,9", "--outer", "2", "--inner", "4"],
+    "merge_hdf5": ["--in_path", "m/leftouter_ALL.h5", "--out_path", "m/leftouter.h5"],
+    "post_bounds": ["--apost_n", "30", "--apost_err", "0.5"],
+    "prio_hpars": ["--shape", "9,9", "--budget", "90"],
+    "plan": ["--shape", "9,9", "--k", "2", "--products", "4"],
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(name, option) for name, words in WHOLE_COMMANDS.items() for option in words[::2]],
+)
+def test_every_command_names_an_option_that_is_missing(
+    tmp_path, monkeypatch, capsys, command, option
+):
+    monkeypatch.chdir(tmp_path)
+    words = WHOLE_COMMANDS[command]
+    at = words.index(option)
+    status, out, err = run([command, *words[:at], *words[at + 2 :]], capsys)
+    assert (status, out) == (2, "")
+    assert "required" in err and option in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_store_is_refused_in_one_line(tmp_path, capsys):
     status, _, err = run(
         ["merge_hdf5", "--in_path", tmp_path / "no.h5", "--out_path", tmp_path / "m.h5"], capsys
