@@ -166,7 +166,8 @@ def test_every_command_names_an_option_that_is_missing(
     at = words.index(option)
     status, out, err = run([command, *words[:at], *words[at + 2 :]], capsys)
     assert (status, out) == (2, "")
-    assert "required" in err and option in err
+    assert "required" in err
+    assert option in err
     assert list(tmp_path.iterdir()) == []
 
 
