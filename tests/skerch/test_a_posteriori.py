@@ -284,6 +284,15 @@ class TestIntervals:
         assert high == pytest.approx(2 * math.exp(2.7764451 * 0.05))
         assert low * high == pytest.approx(4)
 
+    def test_intervals_of_an_estimate_are_those_of_its_means(self):
+        """Of three estimates each: Student's t for 2 degrees of freedom at 95 % is 2.920."""
+        norms = (torch.tensor([value, 2.0, 3.0], dtype=F64) for value in (1.0, 4.0, 7.0))
+        found = APosterioriError(*norms).intervals(0.9)
+        expected = [(2, (1 / 3) ** 0.5), (3, (1 / 3) ** 0.5), (4, (7 / 3) ** 0.5)]
+        for (low, high), (mean, error) in zip(found, expected, strict=True):
+            assert high == pytest.approx(mean * math.exp(2.9199856 * error / mean))
+            assert low == pytest.approx(mean**2 / high)
+
     def test_interval_of_zeros(self):
         assert confidence_interval(0.0, 0.0, 5, 0.95) == (0, 0)
 
