@@ -53,6 +53,16 @@ def test_bars_are_shares(tmp_path):
     assert figure.axes[0].get_title() == "step 0, test, k = 4"
 
 
+def test_bars_of_a_layer_touch_and_are_centred_on_its_name(tmp_path):
+    figure, _ = draw("layers", logs_of(tmp_path, 3), Options())
+    (ax,) = figure.axes
+    for layer, tick in enumerate(ax.get_yticks()):
+        ends = [(bars[layer].get_y(), bars[layer].get_height()) for bars in ax.containers]
+        begins = tick - 0.4 + 0.8 / len(SHARES) * np.arange(len(SHARES))
+        expected = [(begin, 0.8 / len(SHARES)) for begin in begins]
+        np.testing.assert_allclose(ends, expected, atol=1e-12)
+
+
 def test_of_many_layers_the_small_ones_are_one_bar(tmp_path):
     figure, tables = draw("layers", logs_of(tmp_path, 40), Options())
     widths, labels = bars(figure)

@@ -223,6 +223,14 @@ class TestRecommendation:
         assert found.recommended.within_budget
         assert not found.recommended.problem
 
+    def test_more_rounds_than_are_worth_it_if_fewer_do_not_fit(self):
+        """25 = 5 * 5; blocks of two, three and four rounds have some columns more in all."""
+        found = plan((25, 25), 5, 25, jobs=25, memory_budget=55_000)
+        fitting = [cost.name for cost in found.costs if cost.within_budget]
+        assert fitting == ["seigh", "hmt", "krylov with 5 rounds of 5"]
+        assert found.recommended.name == "krylov with 5 rounds of 5"
+        assert "5 products one after the other, 1 if there were one pass" in found.reason
+
     @pytest.mark.parametrize(
         ("num", "recommended"),
         [(355, "krylov with 10 rounds of 36"), (3, "krylov with 2 rounds of 2")],
