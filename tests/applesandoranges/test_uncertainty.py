@@ -14,6 +14,7 @@ from applesandoranges.analysis.uncertainty import (
     STEPPED,
     Steps,
     _ends_of_step,
+    _errors_of_coarser,
     _windowed,
     angle_bound,
     ends_of_coarser,
@@ -167,6 +168,15 @@ def test_eigenvalues_that_are_right_on_average_show_by_the_norm():
     steps = Steps([range(0, 2)], torch.zeros(1, dtype=torch.long), rows, rows, one, 4 * one, one)
     error = EIGENVALUE_FACTOR + EIGENVALUE_LEAST
     assert errors_by_step(steps).tolist() == pytest.approx([error, 2 * error])
+
+
+def test_errors_of_eigenvalues_from_a_coarser_recovery():
+    """Magnitudes count; the largest change of two to each side, more towards the last pair."""
+    S = torch.tensor([8.0, -4.0, 2.0, 1.0, 1.0, -1.0, 1.0], dtype=F64)
+    coarser = torch.tensor([8.0, 3.6, -2.0, 1.0, 1.0, -0.8], dtype=F64)
+    change = np.array([0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.2])
+    growth = 1 + KRYLOV.at_the_end * (np.arange(1, 8) / 7) ** 4
+    np.testing.assert_allclose(_errors_of_coarser(S, coarser), change * growth)
 
 
 def test_eigenvalues_that_are_too_small_show_by_the_product():

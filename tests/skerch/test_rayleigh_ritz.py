@@ -271,3 +271,19 @@ def test_a_remainder_is_held_where_the_budget_allows(rng, budget, held):
     assert isinstance(found, RowBlocks)
     rows = torch.cat([block for _, block in found])
     torch.testing.assert_close(rows, X - V.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("rank", "blocks_left_out"), [(30, 3), (29, 2), (11, 1), (4, 1)], ids=lambda n: str(n)
+)
+def test_a_coarser_recovery_lacks_as_many_blocks_as_half_the_pairs_have_columns(
+    H, rank, blocks_left_out
+):
+    """Blocks of five; one at least. It is the recovery from the first blocks alone."""
+    found = block_krylov(H, rank, num_rounds=9, block_size=5)
+    columns = found.Y.shape[1] - 5 * blocks_left_out
+    assert found.coarser.Y.shape == (D, columns)
+    V = torch.linalg.qr(found.Y.stored(slice(0, D))[:, :columns]).Q
+    values = torch.linalg.eigvalsh(V.T @ H @ V)
+    expected = values[values.abs().argsort(descending=True)][:rank]
+    torch.testing.assert_close(found.coarser.S, expected, rtol=0, atol=1e-9)

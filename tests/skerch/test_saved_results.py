@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 
@@ -347,6 +348,7 @@ def test_inspect_says_what_a_file_is(tmp_path):
     assert found["kind"] == "skerch eigenpairs 1"
     assert found["shape"] == [60, 8]
     assert found["provenance"]["network"] == "mlp"
+    assert found["made_with"]["torch"] == importlib.metadata.version("torch")
     overwrite_dataset(path, "S", np.ones(8))
     with pytest.raises(StoreError, match="checksum"):
         inspect_path(path, "measured", verify=True)
