@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from skerch import INNER_FMT, LO_FMT, RO_FMT
-from skerch.store import files
+from skerch.store import files, merge
 from skerch.store.files import format_indices, remove_stale_asides, replacing
 from skerch.store.inspection import inspect_path
 from skerch.store.layout import create_hdf5_layout
@@ -61,6 +61,29 @@ def test_files_of_a_store_say_shape_and_dtype(full, tmp_path):
     for path, shape in ((merged, [DIM, NUM]), (min(full.parent.glob("*_0*.h5")), [DIM])):
         found = inspect_path(path, "ok")
         assert (found["shape"], found["dtype"]) == (shape, "float32")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"values": matrix(1)}, {"flag": "other"}, {"provenance": PROVENANCE | {"step": 4}}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_measurement_that_changes_while_it_is_merged_is_named(full, monkeypatch, change):
+    """The third one, when five of its thirteen rows have been copied."""
+    calls = []
+
+    def examine(file, *args):
+        calls.append(file)
+        if len(calls) == NUM + 2:
+            fill(full.parent, **{"values": matrix(), "idxs": [2]} | change)
+        return original(file, *args)
+
+    original = merge.examine
+    monkeypatch.setattr(merge, "examine", examine)
+    path, out = DistributedHDF5.subpath(full.parent, LO_FMT, 2), full.parent / "merged.h5"
+    with pytest.raises(StoreError, match=f"{path.name}: was changed while it was merged"):
+        DistributedHDF5.merge_all(full, out, "ok", memory_budget=4 * NUM * 4 * 5)
+    assert not out.exists()
 
 
 def test_a_merged_file_under_the_name_of_another_kind_is_refused(full):

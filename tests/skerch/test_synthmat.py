@@ -134,3 +134,9 @@ def test_matrices_are_square_unless_told_otherwise(make):
 @pytest.mark.parametrize("family", [SynthMat.lowrank_noise, SynthMat.exp_decay])
 def test_matrices_are_square_where_nothing_is_said(family):
     assert family().shape == (100, 100)
+
+
+@pytest.mark.parametrize("make", [SynthMat.lowrank_noise, SynthMat.exp_decay, SynthMat.poly_decay])
+def test_ten_leading_values_where_nothing_is_said(make):
+    S = torch.linalg.svdvals(make())
+    assert int((S > 0.99).sum()) == 10
