@@ -296,6 +296,11 @@ class TestIntervals:
     def test_interval_of_zeros(self):
         assert confidence_interval(0.0, 0.0, 5, 0.95) == (0, 0)
 
+    @pytest.mark.parametrize("level", [0, 1, -0.5, 95, math.nan])
+    def test_a_level_lies_between_0_and_1(self, level):
+        with pytest.raises(InputError, match=f"a level between 0 and 1, got {level}"):
+            confidence_interval(2.0, 0.1, 5, level)
+
     def test_one_vector_is_too_few(self):
         with pytest.raises(InputError, match="at least 2 estimates, got 1"):
             confidence_interval(1.0, math.nan, 1, 0.95)
