@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from applesandoranges.analysis.exact import exact_eigh, exact_results
-from skerch.a_posteriori import eigenvalues_to_compare
 from skerch.core.row_blocks import RowBlocks
 from skerch.results import Eigh
 
@@ -17,23 +16,6 @@ D = 12
 
 def values(*numbers):
     return torch.tensor(numbers, dtype=torch.float64)
-
-
-@pytest.mark.parametrize(
-    ("found", "exact", "expected"),
-    [
-        ([3, 2, 1], [3, 2, 1, 0.5], [3, 2, 1]),
-        ([2.9, -3.1, 1], [3, -3, 1, -0.5], [3, -3, 1]),  # the order of magnitudes is exchanged
-        ([-2.0, -1.9], [2.0, -2.0, -1.9, 1], [-2.0, -1.9]),  # 2 was missed: nothing is off by 4
-        ([2.0, -1.0, -0.5], [2.0, -1.0, 0.5], [2.0, -1.0, 0]),  # no second negative one
-        ([1.0, 0.0], [1.0, -1.0], [1.0, 0]),
-        ([0.4, -0.3, 0.1], [0.5, -0.25, 0.125], [0.5, -0.25, 0.125]),  # small ones, too
-    ],
-    ids=str,
-)
-def test_eigenvalues_are_compared_within_their_sign(found, exact, expected):
-    matched = eigenvalues_to_compare(values(*found), values(*exact))
-    assert matched.tolist() == expected
 
 
 @pytest.fixture(scope="module")

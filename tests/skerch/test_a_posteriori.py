@@ -14,6 +14,7 @@ from skerch.a_posteriori import (
     a_posteriori_error,
     a_posteriori_error_bounds,
     confidence_interval,
+    eigenvalues_to_compare,
     gaussian_test_vectors,
     scree_bounds,
     truncation_errors,
@@ -304,3 +305,21 @@ class TestIntervals:
     def test_one_vector_is_too_few(self):
         with pytest.raises(InputError, match="at least 2 estimates, got 1"):
             confidence_interval(1.0, math.nan, 1, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("found", "exact", "expected"),
+    [
+        ([3, 2, 1], [3, 2, 1, 0.5], [3, 2, 1]),
+        ([2.9, -3.1, 1], [3, -3, 1, -0.5], [3, -3, 1]),  # the order of magnitudes is exchanged
+        ([-2.0, -1.9], [2.0, -2.0, -1.9, 1], [-2.0, -1.9]),  # 2 was missed: nothing is off by 4
+        ([2.0, -1.0, -0.5], [2.0, -1.0, 0.5], [2.0, -1.0, 0]),  # no second negative one
+        ([1.0, 0.0], [1.0, -1.0], [1.0, 0]),
+        ([0.4, -0.3, 0.1], [0.5, -0.25, 0.125], [0.5, -0.25, 0.125]),  # small ones, too
+    ],
+    ids=str,
+)
+def test_eigenvalues_are_compared_within_their_sign(found, exact, expected):
+    found, exact = (torch.tensor(numbers, dtype=F64) for numbers in (found, exact))
+    matched = eigenvalues_to_compare(found, exact)
+    assert matched.tolist() == expected
