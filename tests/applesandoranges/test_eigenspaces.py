@@ -1,6 +1,7 @@
 """Eigenspaces of two steps: closed forms and SciPy on dense matrices; their files."""
 
 import json
+import re
 
 import h5py
 import numpy as np
@@ -17,7 +18,7 @@ from applesandoranges.analysis.starts import start_options
 from applesandoranges.app import events
 from applesandoranges.subspaces.angles import principal_angles_of_ranks
 from skerch.decompositions import seigh
-from skerch.errors import StoreError
+from skerch.errors import InputError, StoreError
 from skerch.synthmat import SynthMat
 from skerch.utils import gaussian_noise
 from tests import damage
@@ -249,3 +250,11 @@ def test_the_name_of_a_start_is_that_of_its_vectors(eigh, tmp_path):
     assert start_options(str(path), D)["start"].name == name
     files(tmp_path, 0).save(eigh, 3)
     assert start_options(str(path), D)["start"].name != name
+
+
+@pytest.mark.parametrize(("k", "dim"), [(0, D), (2, D + 1)], ids=["none", "of another network"])
+def test_a_start_needs_vectors_of_as_many_parameters(eigh, tmp_path, k, dim):
+    path = files(tmp_path, 0).save(eigh, k)
+    expected = re.escape(f"expected eigenvectors of {dim} parameters, found shape ({D}, {k})")
+    with pytest.raises(InputError, match=expected):
+        start_options(str(path), dim)

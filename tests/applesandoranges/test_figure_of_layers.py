@@ -57,7 +57,8 @@ def test_bars_of_a_layer_touch_and_are_centred_on_its_name(tmp_path):
     figure, _ = draw("layers", logs_of(tmp_path, 3), Options())
     (ax,) = figure.axes
     for layer, tick in enumerate(ax.get_yticks()):
-        ends = [(bars[layer].get_y(), bars[layer].get_height()) for bars in ax.containers]
+        of_layer = [container[layer] for container in ax.containers]
+        ends = [(bar.get_y(), bar.get_height()) for bar in of_layer]
         begins = tick - 0.4 + 0.8 / len(SHARES) * np.arange(len(SHARES))
         expected = [(begin, 0.8 / len(SHARES)) for begin in begins]
         np.testing.assert_allclose(ends, expected, atol=1e-12)

@@ -497,6 +497,22 @@ def test_metrics_along_a_training(along):
     assert figure.get_suptitle() == "x, seed 3, training split, D = 100"
 
 
+def test_metrics_with_the_mask_alone_are_one_row_with_a_legend(tmp_path):
+    log = Writer(tmp_path, "[12a_x.py]")
+    log("GLOBALS", {"num_params": D})
+    log("H_TRAIN RESULT", {"step": 5, "frob_Qtop^2": CURVES[0]})
+    angles = {"1": [math.pi / 3], "2": [math.pi / 3, math.pi / 3]}
+    log("H_TRAIN RESULT", {"step": 5, "angles_with": "mask", "principal_angles": angles})
+    figure, _ = draw("grassmannian_along_training", read_logs(str(log.path)), Options())
+    assert [ax.get_title() for ax in figure.axes] == [
+        f"mask and eigenspace, k = {k}" for k in (1, 2)
+    ]
+    (legend,) = figure.legends
+    named = [text.get_text() for text in legend.get_texts()]
+    assert named == [line.get_label() for line in figure.axes[0].get_lines()]
+    assert {"geodesic", "overlap"} <= set(named)
+
+
 # ----------------------------------------------------------- what is missing
 
 

@@ -377,5 +377,5 @@ def test_without_a_seed_it_is_zero(recover):
     """Numbers that were published without a seed can be had again."""
     H = SynthMat.exp_decay((60, 60), 6, 0.15, seed=21)
     S = recover(H).S
-    assert torch.equal(S, recover(H, seed=0).S)
-    assert not torch.equal(S, recover(H, seed=1).S)
+    torch.testing.assert_close(S, recover(H, seed=0).S, rtol=0, atol=1e-9)
+    assert (S - recover(H, seed=1).S).abs().max() > 1e-3
